@@ -1,0 +1,1 @@
+"""From a row of data to a `vlmpack.Sample`."""

@@ -1,0 +1,48 @@
+"""Preference training on vision-language models, encoding each prompt and its images once.
+
+`import vlmpack` needs torch only; names that need transformers are imported when first used.
+"""
+
+from importlib import import_module
+
+from vlmpack import losses, unpacked
+from vlmpack.forest import Forest, ForestError
+from vlmpack.pack import Pack
+from vlmpack.packing import PackingError, pack
+from vlmpack.plan import AttentionError
+from vlmpack.sample import Lengths, Sample, SampleError
+from vlmpack.scores import response_logps
+from vlmpack.support import UnsupportedModelError
+
+_NEEDS_TRANSFORMERS = {
+    "enable": "vlmpack.model",
+    "RewardModel": "vlmpack.reward_model",
+    "RewardModelConfig": "vlmpack.reward_model",
+}
+
+__all__ = [
+    "AttentionError",
+    "Forest",
+    "ForestError",
+    "Lengths",
+    "Pack",
+    "PackingError",
+    "Sample",
+    "SampleError",
+    "UnsupportedModelError",
+    "losses",
+    "pack",
+    "response_logps",
+    "unpacked",
+    *_NEEDS_TRANSFORMERS,
+]
+
+
+def __getattr__(name: str):
+    if name not in _NEEDS_TRANSFORMERS:
+        raise AttributeError(f"module 'vlmpack' has no attribute {name!r}")
+    return getattr(import_module(_NEEDS_TRANSFORMERS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

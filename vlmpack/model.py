@@ -1,0 +1,149 @@
+"""Running a pack through a transformers model. The only file that knows transformers' attention hooks."""
+
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from vlmpack import attention as backends
+from vlmpack import support
+from vlmpack.pack import Pack
+from vlmpack.plan import Attention, AttentionError, Plan, make
+
+IMPLEMENTATION = "vlmpack"  # the name under which transformers finds `_attention`
+
+# transformers passes a 4-D mask on as it is and detects nothing. This one is empty: a layer that
+# used it instead of the plan would fail on its shape, not compute something wrong.
+_NO_MASK_SHAPE = (1, 1, 0, 0)
+
+
+def enable(model: nn.Module, attention: Attention = "auto") -> nn.Module:
+    """Let a model read packs. Calls without a pack compute what they did before.
+
+    Args:
+        model: a transformers model, a PEFT model or a `RewardModel`; changed in place.
+        attention: "dense" (one call a layer, T x T mask), "paths" (one call a root-to-leaf run, nothing
+            quadratic in T), or "auto" (for each pack the one predicted to be faster).
+
+    Returns:
+        The model.
+
+    Raises:
+        AttentionError: no such backend.
+        UnsupportedModelError: the model cannot be packed exactly; says why.
+    """
+    if attention not in get_args(Attention):
+        raise AttentionError(f"attention={attention!r} is not a backend; take one of {get_args(Attention)}")
+    base = unwrapped(model)
+    support.check(base)
+    AttentionInterface.register(IMPLEMENTATION, _attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    decoder = base.get_decoder()
+    decoder.set_attn_implementation(IMPLEMENTATION)
+    decoder.vlmpack_attention = attention
+    return model
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The transformers model inside wrappers for data parallelism, compilation and adapters."""
+    while True:
+        if hasattr(model, "get_base_model"):
+            model = model.get_base_model()
+        elif (inner := getattr(model, "_orig_mod", None) or getattr(model, "module", None)) is not None:
+            model = inner
+        else:
+            return model
+
+
+def run(model: nn.Module, pack: Pack, **arguments: Any) -> Any:
+    """Call the model on a pack and return what it returns.
+
+    Args:
+        model: enabled; may be wrapped.
+        pack: on the model's device.
+        arguments: further arguments of the model's forward, such as `logits_to_keep`.
+
+    Raises:
+        AttentionError: the model was not enabled, or a layer did not attend through the plan.
+    """
+    base = unwrapped(model)
+    decoder = base.get_decoder()
+    attention = getattr(decoder, "vlmpack_attention", None)
+    if attention is None:
+        raise AttentionError(f"{type(base).__name__} does not know packs yet; call vlmpack.enable(model) first")
+    support.check_length(base, max(map(sum, zip(pack.forest.depths, pack.forest.lengths, strict=True))))
+    plan = make(pack.forest, pack.reach[0], pack.position_ids[0], attention)
+    outputs = model(
+        input_ids=pack.input_ids,
+        position_ids=pack.position_ids,
+        attention_mask=torch.empty(_NO_MASK_SHAPE, dtype=torch.bool, device=pack.input_ids.device),
+        use_cache=False,
+        plan=plan,
+        **_cast_images(base, pack.images),
+        **arguments,
+    )
+    if len(plan.layers) != decoder.config.num_hidden_layers:
+        raise AttentionError(
+            f"{len(plan.layers)} of the {decoder.config.num_hidden_layers} layers of {type(decoder).__name__} attend "
+            f"through vlmpack; the others would mix siblings. This model cannot be packed."
+        )
+    return outputs
+
+
+def _cast_images(base: nn.Module, images: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Pixels in the vision tower's dtype; indices and sizes as they are."""
+    if not images:
+        return {}
+    tower = next(base.get_encoder("image").parameters())
+    dtype = tower.dtype if tower.is_floating_point() else None  # quantized weights say nothing of activations
+    return {name: x.to(dtype) if dtype and x.is_floating_point() else x for name, x in images.items()}
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    plan: Plan | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: through the plan if there is one, else its own SDPA."""
+    if plan is None:
+        _refuse_lost_plan(module, attention_mask)
+        sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        return sdpa(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others)
+    _refuse_extras(module, sliding_window, others)
+    plan.layers.add(module.layer_idx)
+    output = backends.attend(query, key, value, plan, scale=scaling, window=sliding_window, dropout=dropout)
+    return output.transpose(1, 2).contiguous(), None
+
+
+def _refuse_lost_plan(module: nn.Module, attention_mask: Tensor | None) -> None:
+    if attention_mask is not None and attention_mask.shape == _NO_MASK_SHAPE:
+        raise AttentionError(
+            f"{type(module).__name__} got a pack's mask but not its plan: the model does not hand extra arguments "
+            f"to its attention layers. This model cannot be packed."
+        )
+
+
+def _refuse_extras(module: nn.Module, window: int | None, others: dict[str, Any]) -> None:
+    """What an attention layer asks for beyond causal attention with a window, we cannot do."""
+    asked = [name for name in ("softcap", "s_aux", "position_bias", "head_mask") if others.get(name) is not None]
+    if asked or not getattr(module, "is_causal", True):
+        raise AttentionError(
+            f"{type(module).__name__} asks for {', '.join(asked) or 'attention both ways'}, which packing does not "
+            f"support yet. This model cannot be packed."
+        )
+    kinds = getattr(module.config, "layer_types", None)
+    if kinds and kinds[module.layer_idx] == "sliding_attention" and window is None:
+        raise AttentionError(
+            f"{type(module).__name__} {module.layer_idx} has a sliding window but does not tell its size to the "
+            f"attention function. This model cannot be packed."
+        )

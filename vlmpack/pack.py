@@ -1,0 +1,120 @@
+"""Several samples in one sequence, with everything a model and a loss need to read it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vlmpack import layout, masks
+from vlmpack.forest import Forest
+from vlmpack.sample import Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """Samples laid out as one forest: each prompt stands once and its responses follow it.
+
+    Token arrays are [1, T]; responses run over the samples' order, sample by sample.
+
+    Attributes:
+        forest: prompts as roots, responses as leaves.
+        input_ids: [1, T] token ids.
+        position_ids: [1, T] distance along the path; every response restarts after its prompt.
+        reach: [1, T] one past the last token that may see each token.
+        previous: [1, T] index of the token before each one on its path; -1 at a prompt's start.
+        ends: [R] index of each response's last token.
+        pairs: [P, 2] (preferred, rejected) rows of the R responses.
+        margins: [P] how much better the preferred one is; None unless every sample knows.
+        sample_of: [R] each response's row in the list given to `vlmpack.pack`.
+        targets: [N] indices of the tokens that are predicted: all tokens after a prompt.
+        target_of: [N] the response that each target counts for.
+        images: the model's image arguments, in the order of their tokens in the pack.
+    """
+
+    forest: Forest
+    input_ids: Int[Tensor, "1 T"]
+    position_ids: Int[Tensor, "1 T"]
+    reach: Int[Tensor, "1 T"]
+    previous: Int[Tensor, "1 T"]
+    ends: Int[Tensor, " R"]
+    pairs: Int[Tensor, "P 2"]
+    margins: Float[Tensor, " P"] | None
+    sample_of: Int[Tensor, " R"]
+    targets: Int[Tensor, " N"]
+    target_of: Int[Tensor, " N"]
+    images: dict[str, Tensor]
+
+    @property
+    def tokens(self) -> int:
+        """T, the tokens in the pack."""
+        return self.forest.tokens
+
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> "Pack":
+        """The pack with every tensor on the device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Pack":
+        """The pack in page-locked memory, for fast copies to a GPU. DataLoader calls this."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change) -> "Pack":
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {name: change(value) for name, value in tensors.items() if isinstance(value, Tensor)}
+        return replace(self, **moved, images={name: change(value) for name, value in self.images.items()})
+
+
+def lay_out(samples: Sequence[Sample], rows: Sequence[int]) -> Pack:
+    """Lay samples out as one pack.
+
+    Args:
+        samples: in the order in which they shall stand.
+        rows: each sample's row in the caller's list, for `sample_of`.
+    """
+    parents: list[int] = []
+    pieces: list[Tensor] = []
+    leaves: list[int] = []
+    for sample in samples:
+        root = len(parents)
+        parents += [-1, *(root for _ in sample.response_ids)]
+        leaves += range(root + 1, len(parents))
+        pieces += [sample.prompt_ids, *sample.response_ids]
+    forest = Forest(tuple(parents), tuple(len(piece) for piece in pieces))
+    prompts = [len(sample.prompt_ids) for sample in samples for _ in sample.response_ids]
+    targets, target_of = layout.targets(forest, leaves, prompts)
+    return Pack(
+        forest=forest,
+        input_ids=torch.cat(pieces)[None],
+        position_ids=layout.position(forest)[None],
+        reach=masks.reach(forest)[None],
+        previous=layout.previous(forest)[None],
+        ends=torch.tensor([forest.starts[leaf] + forest.lengths[leaf] - 1 for leaf in leaves]),
+        pairs=_pairs(samples),
+        margins=_margins(samples),
+        sample_of=torch.tensor([row for row, s in zip(rows, samples, strict=True) for _ in s.response_ids]),
+        targets=targets,
+        target_of=target_of,
+        images=join_images([sample.images for sample in samples]),
+    )
+
+
+def join_images(images: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Put the samples' image tensors one after the other, in the samples' order."""
+    names = dict.fromkeys(name for tensors in images for name in tensors)
+    return {name: torch.cat([tensors[name] for tensors in images if name in tensors]) for name in names}
+
+
+def _pairs(samples: Sequence[Sample]) -> Int[Tensor, "P 2"]:
+    pairs: list[tuple[int, int]] = []
+    first = 0  # the sample's first response among the pack's
+    for sample in samples:
+        pairs += [(first + preferred, first + rejected) for preferred, rejected in sample.pairs]
+        first += len(sample.response_ids)
+    return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
+
+
+def _margins(samples: Sequence[Sample]) -> Float[Tensor, " P"] | None:
+    if any(sample.margins is None for sample in samples):
+        return None
+    return torch.tensor([margin for sample in samples for margin in sample.margins], dtype=torch.float64)

@@ -1,0 +1,114 @@
+"""One row of preference data as the model meets it: a prompt with its images, and its responses."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+class SampleError(ValueError):
+    """A sample's parts do not fit together, or it cannot be used as asked."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What a sample will cost, known before any pixel is processed.
+
+    Attributes:
+        prompt: tokens of the prompt, image tokens included.
+        responses: R ints. Tokens of each response.
+        images: images in the prompt, each one vision pass.
+        pairs: preference pairs among the responses.
+    """
+
+    prompt: int
+    responses: tuple[int, ...]
+    images: int = 0
+    pairs: int = 0
+
+    @property
+    def packed(self) -> int:
+        """Tokens when the prompt stands once."""
+        return self.prompt + sum(self.responses)
+
+    @property
+    def unpacked(self) -> int:
+        """Tokens when the prompt is repeated for every response."""
+        return self.prompt * len(self.responses) + sum(self.responses)
+
+    def truncated(self, max_length: int | None) -> "Lengths":
+        """The lengths after `Sample.truncated(max_length)`.
+
+        Raises:
+            SampleError: the prompt leaves no room for a response.
+        """
+        room = _room(self.prompt, max_length)
+        return replace(self, responses=tuple(min(length, room) for length in self.responses))
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A prompt and its responses in tokens, and which response is preferred to which.
+
+    Attributes:
+        prompt_ids: [L] the prompt's tokens, image placeholders expanded.
+        response_ids: R tensors of one token or more. Each continues the prompt.
+        pairs: P (preferred, rejected) rows of `response_ids`; empty if all are tied.
+        margins: P floats, how much better the preferred one is (score units); None if unknown.
+        images: the model's image arguments by name, e.g. `pixel_values` [images, 3, height, width],
+            in the order in which their tokens stand in the prompt.
+
+    Raises:
+        SampleError: the prompt or a response is empty, or a pair names a response that is not there.
+    """
+
+    prompt_ids: Int[Tensor, " L"]
+    response_ids: tuple[Int[Tensor, " _"], ...]
+    pairs: tuple[tuple[int, int], ...] = ()
+    margins: tuple[float, ...] | None = None
+    images: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.prompt_ids) == 0:
+            raise SampleError("the prompt has no tokens; a response needs at least one token before it")
+        if not self.response_ids:
+            raise SampleError("the sample has no responses")
+        for row, response in enumerate(self.response_ids):
+            if len(response) == 0:
+                raise SampleError(f"response {row} has no tokens; leave it out instead")
+        for preferred, rejected in self.pairs:
+            if preferred == rejected or not {preferred, rejected} <= set(range(len(self.response_ids))):
+                raise SampleError(
+                    f"pair ({preferred}, {rejected}) does not name two of the {len(self.response_ids)} responses"
+                )
+        if self.margins is not None and len(self.margins) != len(self.pairs):
+            raise SampleError(f"{len(self.margins)} margins for {len(self.pairs)} pairs; give one each")
+
+    @property
+    def lengths(self) -> Lengths:
+        """What the sample costs."""
+        images = max((len(tensor) for tensor in self.images.values()), default=0)
+        responses = tuple(len(response) for response in self.response_ids)
+        return Lengths(len(self.prompt_ids), responses, images, len(self.pairs))
+
+    def truncated(self, max_length: int | None) -> "Sample":
+        """Cut response tails so that prompt + response is at most `max_length` tokens; never the prompt.
+
+        Raises:
+            SampleError: the prompt leaves no room for a response.
+        """
+        room = _room(len(self.prompt_ids), max_length)
+        return replace(self, response_ids=tuple(response[:room] for response in self.response_ids))
+
+
+def _room(prompt: int, max_length: int | None) -> int:
+    """Tokens that a response may have after a prompt of so many."""
+    if max_length is None:
+        return torch.iinfo(torch.int64).max
+    if prompt >= max_length:
+        raise SampleError(
+            f"the prompt has {prompt} tokens, which leaves no room for a response in max_length={max_length}; "
+            f"raise max_length or drop the row (a prompt is never cut)"
+        )
+    return max_length - prompt

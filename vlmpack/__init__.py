@@ -15,6 +15,10 @@ from vlmpack.scores import response_logps
 from vlmpack.support import UnsupportedModelError
 
 _NEEDS_TRANSFORMERS = {
+    "DPOConfig": "vlmpack.config",
+    "DPOTrainer": "vlmpack.trainers",
+    "RewardConfig": "vlmpack.config",
+    "RewardTrainer": "vlmpack.trainers",
     "enable": "vlmpack.model",
     "RewardModel": "vlmpack.reward_model",
     "RewardModelConfig": "vlmpack.reward_model",

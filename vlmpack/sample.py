@@ -20,12 +20,14 @@ class Lengths:
         responses: R ints. Tokens of each response.
         images: images in the prompt, each one vision pass.
         pairs: preference pairs among the responses.
+        margins: whether it is known how much better the preferred ones are.
     """
 
     prompt: int
     responses: tuple[int, ...]
     images: int = 0
     pairs: int = 0
+    margins: bool = False
 
     @property
     def packed(self) -> int:
@@ -90,7 +92,7 @@ class Sample:
         """What the sample costs."""
         images = max((len(tensor) for tensor in self.images.values()), default=0)
         responses = tuple(len(response) for response in self.response_ids)
-        return Lengths(len(self.prompt_ids), responses, images, len(self.pairs))
+        return Lengths(len(self.prompt_ids), responses, images, len(self.pairs), self.margins is not None)
 
     def truncated(self, max_length: int | None) -> "Sample":
         """Cut response tails so that prompt + response is at most `max_length` tokens; never the prompt.

@@ -1,0 +1,108 @@
+"""The flags that the example scripts share, and what they stand for: a model, its processor, and rows."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import scenes
+import small_models
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, LlavaForConditionalGeneration
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from vlmpack.processors import PreferenceProcessor, PreferenceProcessorConfig, load_rows
+
+
+def flags(description: str, output_dir: str, learning_rate: float, epochs: float) -> argparse.ArgumentParser:
+    """Flags with the embedded default's values: generated pictures, a tiny LLaVA from scratch."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--model", help="folder or hub name; without it a small random model is made to fit the data")
+    add("--dataset", help="JSON, JSONL or Parquet file, folder, saved dataset or hub name; without it scenes are drawn")
+    add("--eval-dataset", help="likewise; without it a tenth of the rows is held out")
+    add("--split", default="train", help="split of a hub dataset")
+    add("--image-root", help="folder that image paths are relative to; without it the data file's own")
+    add("--tokenizer", help="tokenizer of a small random model; without it one is trained on the data")
+    add("--output-dir", default=output_dir, help="where checkpoints and the model are written")
+    add("--max-tokens", type=int, default=8192, help="tokens in one pack, as many as fit into memory")
+    add("--max-length", type=int, help="tokens of prompt + response; longer responses are cut at the end")
+    add("--attention", default="auto", choices=["auto", "dense", "paths"], help="attention backend")
+    add("--epochs", type=float, default=epochs, help="passes over the data")
+    add("--max-steps", type=int, default=-1, help="stop after so many optimizer steps")
+    add("--batch-size", type=int, default=32, help="prompts in an optimizer step, with all their responses")
+    add("--learning-rate", type=float, default=learning_rate, help="peak learning rate")
+    add("--max-bad-rows", type=float, default=0.01, help="share of unreadable rows that is left out; more is an error")
+    add("--workers", type=int, default=0, help="processes that read rows")
+    add("--seed", type=int, default=0, help="of everything random")
+    return parser
+
+
+def training_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """What the flags say in the trainers' own words."""
+    return {
+        "output_dir": args.output_dir,
+        "max_tokens": args.max_tokens,
+        "max_length": args.max_length,
+        "attention": args.attention,
+        "num_train_epochs": args.epochs,
+        "max_steps": args.max_steps,
+        "per_device_train_batch_size": args.batch_size,
+        "per_device_eval_batch_size": args.batch_size,
+        "learning_rate": args.learning_rate,
+        "max_bad_rows": args.max_bad_rows,
+        "dataloader_num_workers": args.workers,
+        "seed": args.seed,
+        "report_to": [],
+    }
+
+
+def rows(args: argparse.Namespace) -> tuple[Any, Any]:
+    """Rows to train on, and rows to judge by that share no picture with them (in the embedded default)."""
+    if args.dataset is None:
+        return scenes.rows(scenes.TRAINING_IMAGES, seed=args.seed), scenes.rows(100, seed=args.seed + 10_000)
+    train = load_rows(args.dataset, args.split)
+    if args.eval_dataset is not None:
+        return train, load_rows(args.eval_dataset, args.split)
+    if len(train) < 10:
+        return train, None
+    held_out = train.train_test_split(test_size=0.1, seed=args.seed)
+    return held_out["train"], held_out["test"]
+
+
+def model_and_processor(args: argparse.Namespace, train: Any) -> tuple[Any, PreferenceProcessor]:
+    """The model that the flags name, or a small random one for this data, and the processor that reads rows."""
+    config = PreferenceProcessorConfig(image_root=_image_root(args))
+    if args.model is not None:
+        return load_model(args.model), PreferenceProcessor.from_pretrained(args.model, config)
+    if args.dataset is None:
+        processor = scenes.processor()
+        return LlavaForConditionalGeneration(scenes.llava_config(processor)), PreferenceProcessor(processor, config)
+    texts = (text for row in train for text in strings(row))
+    tokenizer = small_models.load_tokenizer(args.tokenizer) if args.tokenizer else small_models.train_tokenizer(texts)
+    build = small_models.llava if {"images", "image"} & set(train.column_names) else small_models.llama
+    model, processor = build(tokenizer)
+    return model, PreferenceProcessor(processor, config)
+
+
+def load_model(path: str):
+    """A pretrained policy: vision-language where the family is one, else a causal language model."""
+    vision = AutoConfig.from_pretrained(path).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    return (AutoModelForImageTextToText if vision else AutoModelForCausalLM).from_pretrained(path)
+
+
+def strings(value: Any) -> Iterator[str]:
+    """All text in a row."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from strings(part)
+
+
+def _image_root(args: argparse.Namespace) -> Path | None:
+    if args.image_root is not None:
+        return Path(args.image_root)
+    path = Path(args.dataset) if args.dataset else None
+    return None if path is None or not path.exists() else path if path.is_dir() else path.parent

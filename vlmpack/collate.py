@@ -1,0 +1,40 @@
+"""From the rows of one batch to its packs. Runs in DataLoader workers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vlmpack.packing import pack
+from vlmpack.sample import Sample
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Turns rows into what one training step computes, unit by unit.
+
+    Attributes:
+        processor: a row to a `Sample`; None if the rows are samples already.
+        max_tokens: tokens of a pack.
+        max_length: tokens of prompt + response; response tails are cut.
+        packing: units are packs; if not, single samples for the unpacked computation.
+    """
+
+    processor: Callable[[Any], Sample] | None
+    max_tokens: int
+    max_length: int | None = None
+    packing: bool = True
+
+    def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
+        """Process and pack a batch.
+
+        Returns:
+            `units`: packs or samples; `pairs`: [1] how many preference pairs they hold together.
+        """
+        samples = [self._sample(row).truncated(self.max_length) for row in rows]
+        units = pack(samples, self.max_tokens) if self.packing else samples
+        return {"pairs": torch.tensor([sum(len(sample.pairs) for sample in samples)]), "units": units}
+
+    def _sample(self, row: Any) -> Sample:
+        return row if isinstance(row, Sample) else self.processor(row)

@@ -1,0 +1,131 @@
+"""What packing saves, predicted from lengths alone: tokens, vision passes and FLOPs."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from vlmpack.sample import Lengths
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Forward floating-point operations of a model's parts; a multiply and an add are two.
+
+    Attributes:
+        token: of one token through the decoder's matrices.
+        pair: of one query-key pair, all layers and heads.
+        prediction: of one position through the language-model head; 0 for a reward model.
+        image: of one image through the vision tower and the projector.
+    """
+
+    token: float
+    pair: float
+    prediction: float = 0.0
+    image: float = 0.0
+
+
+@dataclass(frozen=True)
+class Saving:
+    """One data set both ways, forward passes only (backward is about twice as much, both ways).
+
+    Attributes:
+        prompts, responses, pairs: counts.
+        tokens: (unpacked, packed).
+        passes: images through the vision tower, (unpacked, packed).
+        flops: (unpacked, packed).
+    """
+
+    prompts: int
+    responses: int
+    pairs: int
+    tokens: tuple[int, int]
+    passes: tuple[int, int]
+    flops: tuple[float, float]
+
+    def __str__(self) -> str:
+        vision = f"vision passes {_change(self.passes, '{:,}')}, " if self.passes[0] else ""
+        return (
+            f"packing {self.prompts:,} prompts with {self.responses:,} responses ({self.pairs:,} pairs): "
+            f"tokens {_change(self.tokens, '{:,}')}, {vision}predicted FLOPs {_change(self.flops, '{:.2e}')}"
+        )
+
+
+def saving(lengths: Iterable[Lengths], cost: Cost) -> Saving:
+    """Compare packed with unpacked over a data set.
+
+    Args:
+        lengths: of every sample.
+        cost: of the model, from `cost_of`.
+    """
+    lengths = list(lengths)
+    packed = sum(packed_flops(each, cost) for each in lengths)
+    unpacked = sum(unpacked_flops(each, cost) for each in lengths)
+    return Saving(
+        prompts=len(lengths),
+        responses=sum(len(each.responses) for each in lengths),
+        pairs=sum(each.pairs for each in lengths),
+        tokens=(sum(each.unpacked for each in lengths), sum(each.packed for each in lengths)),
+        passes=(sum(each.images * len(each.responses) for each in lengths), sum(each.images for each in lengths)),
+        flops=(unpacked, packed),
+    )
+
+
+def packed_flops(lengths: Lengths, cost: Cost) -> float:
+    """Forward FLOPs of one sample with its prompt once: each token meets the keys of its own path only."""
+    pairs = _causal(lengths.prompt) + sum(r * lengths.prompt + _causal(r) for r in lengths.responses)
+    predictions = 1 + sum(r - 1 for r in lengths.responses)  # all first tokens from one position
+    images = lengths.images * cost.image
+    return lengths.packed * cost.token + pairs * cost.pair + predictions * cost.prediction + images
+
+
+def unpacked_flops(lengths: Lengths, cost: Cost) -> float:
+    """Forward FLOPs of one sample with every response on its own."""
+    pairs = sum(_causal(lengths.prompt + r) for r in lengths.responses)
+    images = len(lengths.responses) * lengths.images * cost.image
+    return lengths.unpacked * cost.token + pairs * cost.pair + sum(lengths.responses) * cost.prediction + images
+
+
+def cost_of(model: nn.Module) -> Cost:
+    """A model's cost by its parameters and configuration; a mixture of experts counts all its experts.
+
+    Args:
+        model: a transformers model or a `RewardModel`, not wrapped.
+    """
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    config = decoder.config
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Cost(
+        token=2.0 * (_matrix_elements(decoder) - decoder.get_input_embeddings().weight.numel()),
+        pair=4.0 * config.num_hidden_layers * config.num_attention_heads * head_dim,
+        prediction=2.0 * head.weight.numel() if head is not None else 0.0,
+        image=_image_cost(model),
+    )
+
+
+def _image_cost(model: nn.Module) -> float:
+    tower = model.get_encoder("image")
+    if tower in (model, model.base_model, model.get_decoder()):
+        return 0.0  # no tower: transformers answers with the model itself
+    vision = tower.config
+    patches = (vision.image_size // vision.patch_size) ** 2 + 1
+    attention = 4.0 * vision.num_hidden_layers * vision.hidden_size * patches**2
+    projector = getattr(model.base_model, "multi_modal_projector", None) or getattr(
+        getattr(model.base_model, "model", None), "multi_modal_projector", None
+    )
+    projected = 2.0 * (patches - 1) * _matrix_elements(projector) if projector is not None else 0.0
+    return 2.0 * patches * _matrix_elements(tower) + attention + projected
+
+
+def _matrix_elements(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim >= 2)
+
+
+def _causal(tokens: int) -> int:
+    """Query-key pairs of plain causal attention."""
+    return tokens * (tokens + 1) // 2
+
+
+def _change(amounts: tuple[float, float], form: str) -> str:
+    before, after = amounts
+    return f"{form.format(before)} → {form.format(after)} ({before / max(after, 1):.2f}x)"

@@ -1,0 +1,358 @@
+"""Trainers on transformers' own: the batch is what it would have been, and it is computed pack by pack."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+
+from vlmpack import losses, unpacked
+from vlmpack.collate import Collator
+from vlmpack.config import ConfigError, DPOConfig, PreferenceConfig, RewardConfig
+from vlmpack.meter import Meter
+from vlmpack.model import enable, unwrapped
+from vlmpack.pack import Pack
+from vlmpack.sample import Sample
+from vlmpack.saving import cost_of, saving
+from vlmpack.scores import response_logps
+from vlmpack.survey import DatasetError, SurveyedRows, survey
+
+
+class PreferenceTrainer(Trainer):
+    """What `DPOTrainer` and `RewardTrainer` share.
+
+    The optimizer batch is sacred: it holds the rows that it would have held without packing. It is split into
+    packs, each pack runs forward and backward, its loss is divided by the pairs of the *whole* optimizer step
+    (over accumulation and ranks), and the optimizer steps once. So `packing` and `max_tokens` change speed and
+    memory, not the training.
+
+    Args:
+        model: trained in place.
+        args: settings.
+        train_dataset: rows as `processing_class` takes them, or `Sample`s; map-style.
+        eval_dataset: the same, or a dict of such.
+        processing_class: a `PreferenceProcessor`; may be left out if the data sets hold samples.
+        compute_metrics: gets [P, 2] scores of (preferred, rejected) as predictions, and zeros as labels.
+        callbacks: as for `Trainer`.
+        optimizers: as for `Trainer`.
+        peft_config: train an adapter of this kind instead of the model.
+
+    Raises:
+        ConfigError: settings that do not go together.
+        DatasetError: the data cannot be trained on; names the rows.
+        UnsupportedModelError: the model cannot be packed exactly.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: PreferenceConfig,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        compute_metrics: Callable[[EvalPrediction], dict] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple = (None, None),
+        peft_config: Any = None,
+    ) -> None:
+        _check_devices(args)
+        model = _with_adapter(model, peft_config)
+        if args.packing:
+            enable(model, args.attention)
+        if args.disable_dropout:
+            disable_dropout(model)
+        self.processor = processing_class
+        self.meter = Meter()
+        self._survey_args = args
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=Collator(processing_class, args.max_tokens, args.max_length, args.packing),
+            train_dataset=self._surveyed(train_dataset, "training"),
+            eval_dataset=self._surveyed(eval_dataset, "evaluation"),
+            processing_class=processing_class,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        self._say_saving()
+
+    def pair_losses(self, model: nn.Module, unit: Pack | Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Losses, scores and metrics of one unit's pairs; each trainer's own.
+
+        Returns:
+            [P] losses that carry the gradient; [P, 2] scores of (preferred, rejected); [P] values by name.
+        """
+        raise NotImplementedError
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward of every pack of a batch; the optimizer steps elsewhere, once."""
+        model.train()
+        if callable(getattr(self.optimizer, "train", None)):
+            self.optimizer.train()
+        share = self.accelerator.num_processes / num_items_in_batch  # ranks' gradients are averaged, we want the sum
+        total = torch.zeros((), device=self.args.device)
+        for unit, sync in self._units(model, inputs):
+            with sync:
+                with self.compute_loss_context_manager():
+                    pair_losses, _, metrics = self.pair_losses(model, unit)
+                    loss = pair_losses.sum() * share
+                self.accelerator.backward(loss)
+            total += loss.detach()
+            self.meter.add(metrics)
+        return total
+
+    def _units(self, model: nn.Module, inputs: dict[str, Any]) -> Iterator[tuple[Pack | Sample, Any]]:
+        """Each unit on the device; ranks average their gradients with the last one only."""
+        *others, last = inputs["units"]
+        for unit in others:
+            yield self._on_device(unit), self.accelerator.no_sync(model)
+        yield self._on_device(last), contextlib.nullcontext()
+
+    def _on_device(self, unit: Pack | Sample) -> Pack | Sample:
+        return unit.to(self.args.device) if isinstance(unit, Pack) else unit
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
+        """The pairs of a whole optimizer step: over its accumulated batches, and over ranks."""
+        pairs = sum(batch["pairs"].sum() for batch in batch_samples)
+        return self.accelerator.reduce(torch.as_tensor(pairs, device=device), reduction="sum")
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """As in `Trainer`; rows given here are surveyed first."""
+        return super().evaluate(self._surveyed(eval_dataset, "evaluation"), ignore_keys, metric_key_prefix)
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> EvalLoopOutput:
+        """As in `Trainer`; predictions are [P, 2] scores of (preferred, rejected)."""
+        return super().predict(self._surveyed(test_dataset, "test"), ignore_keys, metric_key_prefix)
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Loss and metrics averaged over all pairs: a pair weighs the same in whichever batch it stands."""
+        model = self._prepared_for_evaluation()
+        self.callback_handler.eval_dataloader = dataloader
+        meter, scores = Meter(), []
+        for inputs in dataloader:
+            for unit in inputs["units"]:
+                with torch.no_grad(), self.compute_loss_context_manager():
+                    pair_losses, pair_scores, metrics = self.pair_losses(model, self._on_device(unit))
+                meter.add({"loss": pair_losses, **metrics})
+                scores.append(pair_scores.float())
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        predictions = self.accelerator.gather_for_metrics([torch.cat(scores)], use_gather_object=True)
+        predictions = torch.cat([each.cpu() for each in predictions]).numpy()
+        labels = predictions[:, 0].astype(int) * 0
+        metrics = meter.means(self._sum_over_ranks)
+        if self.compute_metrics is not None:
+            metrics |= self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(predictions, labels, metrics, len(dataloader.dataset))
+
+    def _prepared_for_evaluation(self) -> nn.Module:
+        """The model as `Trainer` would have prepared it, when evaluation comes before training."""
+        model = self._wrap_model(self.model, training=False)
+        if not self.accelerator._models and model is self.model:
+            model = self.accelerator.prepare_model(model, evaluation_mode=True)
+        model.eval()
+        return model
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in `Trainer`; a training log carries the averages since the last one."""
+        if "loss" in logs:
+            logs |= self.meter.means(self._sum_over_ranks)
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> float:
+        """Of forward and backward through the parameters, for the tokens that were really computed."""
+        tokens = sum(u.tokens if isinstance(u, Pack) else u.lengths.unpacked for u in inputs["units"])
+        return 6 * tokens * unwrapped(self.model).num_parameters(exclude_embeddings=True)
+
+    def _sum_over_ranks(self, value: Tensor) -> Tensor:
+        return self.accelerator.reduce(value, reduction="sum")
+
+    def _surveyed(self, rows: Any, name: str) -> Any:
+        """A data set with its unusable rows set aside, and said so; names of data sets pass."""
+        if rows is None or isinstance(rows, str | SurveyedRows):
+            return rows
+        if isinstance(rows, dict):
+            return {key: self._surveyed(each, f"{name} ({key})") for key, each in rows.items()}
+        args = self._survey_args
+        surveyed = survey(
+            rows,
+            _no_processor if self.processor is None else self.processor.measure,
+            name=name,
+            max_length=args.max_length,
+            max_tokens=args.max_tokens if args.packing else None,
+            max_bad_rows=args.max_bad_rows,
+            workers=args.dataloader_num_workers,
+            quiet=args.disable_tqdm,
+        )
+        for note in surveyed.notes:
+            self._say(note)
+        return surveyed
+
+    def _say_saving(self) -> None:
+        if isinstance(self.train_dataset, SurveyedRows):
+            how = "" if self.args.packing else "unpacked training (packing=False); it would save: "
+            self._say(how + str(saving(self.train_dataset.lengths, cost_of(unwrapped(self.model)))))
+
+    def _say(self, text: str) -> None:
+        if self._survey_args.process_index == 0:
+            print(f"vlmpack: {text}", flush=True)
+
+
+class DPOTrainer(PreferenceTrainer):
+    """Direct Preference Optimization on packs (Rafailov et al., 2023, https://arxiv.org/abs/2305.18290).
+
+    The reference is, in this order: `ref_model`; the model with its PEFT adapter switched off; a frozen copy
+    of the model as it is given.
+
+    Args:
+        model: a causal language model or an image-text-to-text model.
+        args: settings.
+        ref_model: the frozen reference; made as said above if None.
+        others: as for `PreferenceTrainer`.
+    """
+
+    def __init__(
+        self, model: nn.Module, args: DPOConfig | None = None, *, ref_model: nn.Module | None = None, **others: Any
+    ) -> None:
+        if ref_model is model:
+            raise ConfigError("ref_model is the model itself; leave ref_model out, and a frozen copy is made")
+        super().__init__(model, args or DPOConfig(), **others)
+        if ref_model is None and not hasattr(self.model, "disable_adapter"):
+            ref_model = deepcopy(self.model)
+        self.ref_model = None if ref_model is None else self._frozen(ref_model)
+
+    def pair_losses(self, model: nn.Module, unit: Pack | Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """See `PreferenceTrainer`; scores are the implicit rewards, beta * (policy - reference)."""
+        logps = _logps(model, unit)
+        reference = self.reference_logps(unit)
+        pairs = _pairs(unit, logps.device)
+        loss = losses.dpo(logps, reference, pairs, beta=self.args.beta, label_smoothing=self.args.label_smoothing)
+        rewards = self.args.beta * (logps.detach() - reference)
+        chosen, rejected = logps.detach()[pairs].unbind(dim=-1)
+        return loss, rewards[pairs], _reward_metrics(rewards[pairs]) | {"logps/chosen": chosen, "logps/rejected": rejected}
+
+    @torch.no_grad()
+    def reference_logps(self, unit: Pack | Sample) -> Float[Tensor, " R"]:
+        """Summed log-probability of each response under the reference, nats."""
+        if self.ref_model is not None:
+            return _logps(self.ref_model, unit)
+        with self.accelerator.unwrap_model(self.model).disable_adapter():
+            return _logps(self.model, unit)
+
+    def _frozen(self, model: nn.Module) -> nn.Module:
+        if self.args.packing:
+            enable(model, self.args.attention)
+        model.requires_grad_(False).eval()
+        return self.accelerator.prepare_model(model, evaluation_mode=True)
+
+
+class RewardTrainer(PreferenceTrainer):
+    """Reward-model training on packs (Bradley-Terry; Ouyang et al., 2022, https://arxiv.org/abs/2203.02155).
+
+    Args:
+        model: a `vlmpack.RewardModel`.
+        args: settings.
+        others: as for `PreferenceTrainer`.
+    """
+
+    def __init__(self, model: nn.Module, args: RewardConfig | None = None, **others: Any) -> None:
+        peft_config = others.get("peft_config")
+        if peft_config is not None and "score" not in (peft_config.modules_to_save or ()):
+            raise ConfigError("the head would stay random: add modules_to_save=['score'] to the peft_config")
+        super().__init__(model, args or RewardConfig(), **others)
+        if self.args.use_margin and isinstance(self.train_dataset, SurveyedRows):
+            _refuse_missing_margins(self.train_dataset)
+
+    def pair_losses(self, model: nn.Module, unit: Pack | Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """See `PreferenceTrainer`; scores are the rewards."""
+        rewards = model(unit) if isinstance(unit, Pack) else unpacked.rewards(unwrapped(model), [unit])
+        pairs = _pairs(unit, rewards.device)
+        loss = losses.bradley_terry(rewards, pairs, margin=self._margin(unit, rewards))
+        scores = rewards.detach()[pairs]
+        metrics = _reward_metrics(scores)
+        trl_names = {"accuracy": metrics["rewards/accuracies"], "margin": metrics["rewards/margins"]}
+        return loss, scores, metrics | trl_names
+
+    def _margin(self, unit: Pack | Sample, like: Tensor) -> Tensor | float:
+        if not self.args.use_margin:
+            return 0.0
+        return torch.as_tensor(unit.margins).to(like)
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Set every dropout of a model to 0, those inside attention too."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def _logps(model: nn.Module, unit: Pack | Sample) -> Float[Tensor, " R"]:
+    return response_logps(model, unit) if isinstance(unit, Pack) else unpacked.response_logps(model, [unit])
+
+
+def _pairs(unit: Pack | Sample, device: torch.device) -> Int[Tensor, "P 2"]:
+    return torch.as_tensor(unit.pairs, dtype=torch.int64, device=device).reshape(-1, 2)
+
+
+def _reward_metrics(scores: Float[Tensor, "P 2"]) -> dict[str, Tensor]:
+    chosen, rejected = scores.unbind(dim=-1)
+    return {
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/accuracies": (chosen > rejected).float(),  # a tie is not right
+        "rewards/margins": chosen - rejected,
+    }
+
+
+def _refuse_missing_margins(dataset: SurveyedRows) -> None:
+    missing = [row for row, each in zip(dataset.kept, dataset.lengths, strict=True) if not each.margins]
+    if missing:
+        raise DatasetError(
+            f"use_margin=True, but {len(missing)} rows have neither scores nor a margin, the first of them row "
+            f"{missing[0]}; add them, or leave use_margin off"
+        )
+
+
+def _no_processor(row: Any):
+    raise ValueError(f"the row is a {type(row).__name__}, not a Sample, and there is no processor to read it")
+
+
+def _check_devices(args: PreferenceConfig) -> None:
+    if args.n_gpu > 1:
+        raise ConfigError(
+            f"{args.n_gpu} GPUs in one process would need DataParallel, which cannot split a pack; start one process "
+            f"a GPU with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them"
+        )
+    if not args.packing and args.world_size > 1:
+        raise ConfigError("packing=False is for comparison and runs in one process; leave packing on")
+
+
+def _with_adapter(model: nn.Module, peft_config: Any) -> nn.Module:
+    if peft_config is None:
+        return model
+    try:
+        from peft import get_peft_model
+    except ImportError:
+        raise ConfigError("peft_config needs the peft package: pip install 'vlmpack[peft]'") from None
+    return get_peft_model(model, peft_config)

@@ -5,11 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import scenes
 import small_models
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, LlavaForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    LlavaForConditionalGeneration,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+import scenes
 from vlmpack.processors import PreferenceProcessor, PreferenceProcessorConfig, load_rows
 
 
@@ -20,7 +25,10 @@ def flags(description: str, output_dir: str, learning_rate: float, epochs: float
     )
     add = parser.add_argument
     add("--model", help="folder or hub name; without it a small random model is made to fit the data")
-    add("--dataset", help="JSON, JSONL or Parquet file, folder, saved dataset or hub name; without it scenes are drawn")
+    add(
+        "--dataset",
+        help="JSON, JSONL or Parquet file, folder, saved dataset or hub name; without it scenes are drawn",
+    )
     add("--eval-dataset", help="likewise; without it a tenth of the rows is held out")
     add("--split", default="train", help="split of a hub dataset")
     add("--image-root", help="folder that image paths are relative to; without it the data file's own")
@@ -33,7 +41,12 @@ def flags(description: str, output_dir: str, learning_rate: float, epochs: float
     add("--max-steps", type=int, default=-1, help="stop after so many optimizer steps")
     add("--batch-size", type=int, default=32, help="prompts in an optimizer step, with all their responses")
     add("--learning-rate", type=float, default=learning_rate, help="peak learning rate")
-    add("--max-bad-rows", type=float, default=0.01, help="share of unreadable rows that is left out; more is an error")
+    add(
+        "--max-bad-rows",
+        type=float,
+        default=0.01,
+        help="share of unreadable rows that is left out; more is an error",
+    )
     add("--workers", type=int, default=0, help="processes that read rows")
     add("--seed", type=int, default=0, help="of everything random")
     return parser

@@ -22,8 +22,8 @@ from transformers import (
 )
 
 COLOURS = {"red": (225, 45, 45), "green": (35, 165, 70), "blue": (50, 90, 230), "yellow": (245, 205, 20)}
-GROUNDS = {"white": (250, 250, 250), "grey": (140, 140, 140), "black": (15, 15, 15)}
-SHAPES = ("circle", "square", "triangle")
+GROUNDS = {"white": (250, 250, 250), "grey": (185, 185, 185)}
+SHAPES = ("square", "ring", "cross")
 ROWS = ("top", "bottom")
 COLUMNS = ("left", "right")
 COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
@@ -100,12 +100,8 @@ def _items(random: Random) -> dict[tuple[str, str], tuple[str, str]]:
 
 def _answers(right: tuple[str, str], pools: tuple, random: Random) -> list[tuple[str, float]]:
     """{right, wrong} x {right, wrong}, shuffled: an answer's text says nothing about its score."""
-    wrong = [
-        random.choice([value for value in pool if value != r]) for r, pool in zip(right, pools, strict=True)
-    ]
-    answers = [
-        (" ".join(a), sum(map(str.__eq__, a, right)) * 1.0) for a in product(*zip(right, wrong, strict=True))
-    ]
+    wrong = [random.choice([value for value in pool if value != r]) for r, pool in zip(right, pools, strict=True)]
+    answers = [(" ".join(a), sum(map(str.__eq__, a, right)) * 1.0) for a in product(*zip(right, wrong, strict=True))]
     return random.sample(answers, len(answers))
 
 
@@ -114,14 +110,17 @@ def draw(items: dict[tuple[str, str], tuple[str, str]], ground: str, random: Ran
     picture = Image.new("RGB", (CELL * len(COLUMNS), CELL * len(ROWS)), GROUNDS[ground])
     canvas = ImageDraw.Draw(picture)
     for (row, column), (colour, shape) in items.items():
-        radius = CELL * random.uniform(0.34, 0.4)
+        radius = CELL * random.uniform(0.36, 0.42)
         x = CELL * (COLUMNS.index(column) + random.uniform(0.47, 0.53))
         y = CELL * (ROWS.index(row) + random.uniform(0.47, 0.53))
-        if shape == "circle":
-            canvas.circle((x, y), radius, COLOURS[colour])
+        box, thin = (x - radius, y - radius, x + radius, y + radius), radius * 0.4
+        if shape == "square":
+            canvas.rectangle(box, COLOURS[colour])
+        elif shape == "ring":
+            canvas.ellipse(box, outline=COLOURS[colour], width=round(thin))
         else:
-            sides, radius = (3, radius * 1.2) if shape == "triangle" else (4, radius * 1.25)
-            canvas.regular_polygon((x, y, radius), sides, fill=COLOURS[colour])
+            canvas.line((x - radius, y, x + radius, y), COLOURS[colour], round(thin))
+            canvas.line((x, y - radius, x, y + radius), COLOURS[colour], round(thin))
     return picture
 
 

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from scenes import TEMPLATE
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoTokenizer,
@@ -24,6 +23,8 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+
+from scenes import TEMPLATE
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 
@@ -63,7 +64,11 @@ def llama(tokenizer: PreTrainedTokenizerBase, *, hidden: int = 256, layers: int 
 
 
 def _width(hidden: int) -> dict[str, int]:
-    return {"hidden_size": hidden, "intermediate_size": 2 * hidden, "num_attention_heads": max(1, hidden // 64)}
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_attention_heads": max(1, hidden // 64),
+    }
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, hidden: int, layers: int) -> LlamaConfig:

@@ -25,7 +25,10 @@ def render_prompt(renderer: ProcessorMixin | PreTrainedTokenizerBase, prompt: li
 
 
 def render_response(
-    renderer: ProcessorMixin | PreTrainedTokenizerBase, prompt: list[Message], prompt_text: str, response: list[Message]
+    renderer: ProcessorMixin | PreTrainedTokenizerBase,
+    prompt: list[Message],
+    prompt_text: str,
+    response: list[Message],
 ) -> str:
     """The text of a prompt with one response, checked to begin with the prompt's own text.
 
@@ -80,9 +83,7 @@ def _render(renderer, conversation: list[Message], *, add_generation_prompt: boo
     shape = _as_blocks if isinstance(renderer, ProcessorMixin) else _as_text
     conversation = [{**message, "content": shape(message["content"])} for message in conversation]
     try:
-        return renderer.apply_chat_template(
-            conversation, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        return renderer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=add_generation_prompt)
     except Exception as error:  # whatever a template raises, in Jinja's own words
         raise TemplateError(f"the chat template refuses the conversation: {error}") from error
 

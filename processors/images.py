@@ -53,7 +53,9 @@ def _file(source: Any, root: Path | None) -> Any:
             f"an image is a {type(source).__name__}; give a PIL image, a path, bytes or a datasets Image feature"
         )
     if "://" in str(source):
-        raise ImageError(f"{str(source)[:80]} is a URL; nothing is downloaded here, so save the image and give its path")
+        raise ImageError(
+            f"{str(source)[:80]} is a URL; nothing is downloaded here, so save the image and give its path"
+        )
     if root is None:
         return Path(source)
     path = (root / source).resolve()

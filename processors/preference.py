@@ -55,7 +55,7 @@ class PreferenceProcessor:
     def __init__(
         self,
         processor: ProcessorMixin | PreTrainedTokenizerBase,
-        config: PreferenceProcessorConfig = PreferenceProcessorConfig(),  # noqa: B008 (frozen)
+        config: PreferenceProcessorConfig = PreferenceProcessorConfig(),
     ) -> None:
         self.processor = processor
         self.config = config
@@ -65,7 +65,10 @@ class PreferenceProcessor:
 
     @classmethod
     def from_pretrained(
-        cls, path: str, config: PreferenceProcessorConfig = PreferenceProcessorConfig(), **options: Any  # noqa: B008
+        cls,
+        path: str,
+        config: PreferenceProcessorConfig = PreferenceProcessorConfig(),
+        **options: Any,
     ) -> "PreferenceProcessor":
         """Load the model's own processor or tokenizer from a folder or the hub.
 
@@ -96,7 +99,11 @@ class PreferenceProcessor:
             if images:
                 prompt_ids, tensors = self._with_images(render_prompt(self.processor, prompt), images, prompt_ids)
             return Sample(
-                torch.tensor(prompt_ids), tuple(map(torch.tensor, responses)), read.pairs, read.margins, tensors
+                torch.tensor(prompt_ids),
+                tuple(map(torch.tensor, responses)),
+                read.pairs,
+                read.margins,
+                tensors,
             )
 
     def measure(self, row: Mapping[str, Any]) -> Lengths:
@@ -112,9 +119,7 @@ class PreferenceProcessor:
             read, prompt, images = self._read(row)
             prompt_ids, responses = self._texts(read, prompt)
             tokens = len(prompt_ids) - len(images) + sum(self._image_tokens(images))
-            return Lengths(
-                tokens, tuple(map(len, responses)), len(images), len(read.pairs), read.margins is not None
-            )
+            return Lengths(tokens, tuple(map(len, responses)), len(images), len(read.pairs), read.margins is not None)
 
     def _read(self, row: Mapping[str, Any]) -> tuple[PreferenceRow, list[Message], list[Image.Image]]:
         """The row, its prompt with image blocks in place, and its images decoded."""
@@ -128,7 +133,11 @@ class PreferenceProcessor:
         if self.image_token is not None:
             prompt = place_images(prompt, len(read.images), self.image_token)
         root = Path(self.config.image_root) if self.config.image_root is not None else None
-        return read, prompt, [open_image(source, root, self.config.max_image_pixels) for source in read.images]
+        return (
+            read,
+            prompt,
+            [open_image(source, root, self.config.max_image_pixels) for source in read.images],
+        )
 
     def _texts(self, read: PreferenceRow, prompt: list[Message]) -> tuple[list[int], list[list[int]]]:
         """Tokens of the prompt, each image still one token, and of every response after it."""
@@ -175,7 +184,7 @@ class PreferenceProcessor:
         return self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
 
 
-class _named:  # noqa: N801 (reads as a statement)
+class _named:
     """Begin every error with the row's id, where it has one."""
 
     def __init__(self, row: Mapping[str, Any]) -> None:

@@ -88,7 +88,9 @@ def _scored(row: Mapping[str, Any]):
     if "prompt" not in row:
         raise RowError(f"a row with 'responses' needs a 'prompt'; {FORMATS}")
     if ("scores" in row) == ("ranks" in row):
-        raise RowError("a row with 'responses' needs 'scores' (higher is better) or 'ranks' (lower is better), one of them")
+        raise RowError(
+            "a row with 'responses' needs 'scores' (higher is better) or 'ranks' (lower is better), one of them"
+        )
     responses = row["responses"]
     if isinstance(responses, str) or not isinstance(responses, Sequence):
         raise RowError(f"'responses' is {type(responses).__name__}; give a list of two responses or more")
@@ -145,7 +147,9 @@ def messages(value: Any, role: str) -> list[Message]:
         raise RowError(f"{str(value)[:60]!r} is neither a string nor a list of messages with 'role' and 'content'")
     for message in value:
         if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str | Sequence):
-            raise RowError(f"message {str(dict(message))[:80]} needs a 'role' and a 'content' (text or a list of blocks)")
+            raise RowError(
+                f"message {str(dict(message))[:80]} needs a 'role' and a 'content' (text or a list of blocks)"
+            )
     return [dict(message) for message in value]
 
 

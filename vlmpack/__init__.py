@@ -16,9 +16,9 @@ from vlmpack.support import UnsupportedModelError
 
 _NEEDS_TRANSFORMERS = {
     "DPOConfig": "vlmpack.config",
-    "DPOTrainer": "vlmpack.trainers",
+    "DPOTrainer": "vlmpack.dpo_trainer",
     "RewardConfig": "vlmpack.config",
-    "RewardTrainer": "vlmpack.trainers",
+    "RewardTrainer": "vlmpack.reward_trainer",
     "enable": "vlmpack.model",
     "RewardModel": "vlmpack.reward_model",
     "RewardModelConfig": "vlmpack.reward_model",

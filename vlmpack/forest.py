@@ -39,7 +39,9 @@ class Forest:
         if not self.parents:
             raise ForestError("a forest needs at least one segment; it got none")
         if len(self.parents) != len(self.lengths):
-            raise ForestError(f"{len(self.parents)} parents for {len(self.lengths)} lengths; give one of each a segment")
+            raise ForestError(
+                f"{len(self.parents)} parents for {len(self.lengths)} lengths; give one of each a segment"
+            )
         path: list[int] = []  # root to here: the only segments that may still be continued
         for segment, (parent, length) in enumerate(zip(self.parents, self.lengths, strict=True)):
             if length < 1:

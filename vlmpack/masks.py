@@ -44,9 +44,7 @@ def dense(reach: Int[Tensor, " T"]) -> Bool[Tensor, "T T"]:
     return path_causal(reach)(0, 0, token[:, None], token[None, :])
 
 
-def within(
-    window: int, query_position: Int[Tensor, " Q"], key_position: Int[Tensor, " K"]
-) -> Bool[Tensor, "Q K"]:
+def within(window: int, query_position: Int[Tensor, " Q"], key_position: Int[Tensor, " K"]) -> Bool[Tensor, "Q K"]:
     """Which keys lie fewer than `window` tokens back on the path.
 
     Positions, not indices: a response's neighbour in the pack may be a sibling a whole prompt away.

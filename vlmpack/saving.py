@@ -66,7 +66,10 @@ def saving(lengths: Iterable[Lengths], cost: Cost) -> Saving:
         responses=sum(len(each.responses) for each in lengths),
         pairs=sum(each.pairs for each in lengths),
         tokens=(sum(each.unpacked for each in lengths), sum(each.packed for each in lengths)),
-        passes=(sum(each.images * len(each.responses) for each in lengths), sum(each.images for each in lengths)),
+        passes=(
+            sum(each.images * len(each.responses) for each in lengths),
+            sum(each.images for each in lengths),
+        ),
         flops=(unpacked, packed),
     )
 

@@ -30,9 +30,7 @@ def response_logps(model: nn.Module, pack: Pack) -> Float[Tensor, " R"]:
     return token_logps.new_zeros(len(pack.ends)).index_add(0, pack.target_of, token_logps)
 
 
-def pick(
-    logits: Float[Tensor, "M V"], rows: Int[Tensor, " N"], tokens: Int[Tensor, " N"]
-) -> Float[Tensor, " N"]:
+def pick(logits: Float[Tensor, "M V"], rows: Int[Tensor, " N"], tokens: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
     """Log-probability of each token under the logits in its row; in float32 or better."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits[rows, tokens] - logits.logsumexp(dim=-1)[rows]

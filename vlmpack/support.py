@@ -28,7 +28,14 @@ def check(model: nn.Module) -> None:
     Raises:
         UnsupportedModelError: names the model and the reason.
     """
-    reasons = (_encoder_decoder, _vision_family, _token_mixing, _positions, _attention_hook, _attention_extras)
+    reasons = (
+        _encoder_decoder,
+        _vision_family,
+        _token_mixing,
+        _positions,
+        _attention_hook,
+        _attention_extras,
+    )
     for reason in reasons:
         if text := reason(model):
             raise UnsupportedModelError(
@@ -88,7 +95,7 @@ def _positions(model: nn.Module) -> str | None:
     config = model.get_decoder().config
     if "mrope_section" in (getattr(config, "rope_parameters", None) or {}):
         return "its rotary positions have several rows (M-RoPE), which are not supported yet."
-    if getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt", "falcon") and not _rotary(config):
+    if getattr(config, "alibi", False) or (config.model_type in ("bloom", "mpt", "falcon") and not _rotary(config)):
         return "it takes distances from places in the sequence (ALiBi), not from position_ids."
     return None
 

@@ -124,7 +124,9 @@ def _sort_out(rows, measured, name, max_length, max_tokens, max_bad_rows) -> Sur
 
 
 def _refuse_larger_than_a_pack(kept: list[int], lengths: list[Lengths], name: str, max_tokens: int | None) -> None:
-    large = {row: each.packed for row, each in zip(kept, lengths, strict=True) if max_tokens and each.packed > max_tokens}
+    large = {
+        row: each.packed for row, each in zip(kept, lengths, strict=True) if max_tokens and each.packed > max_tokens
+    }
     if large:
         row, tokens = max(large.items(), key=lambda item: item[1])
         prompt = lengths[kept.index(row)].prompt
@@ -138,7 +140,9 @@ def _refuse_larger_than_a_pack(kept: list[int], lengths: list[Lengths], name: st
 def _bad_rows(bad: dict[int, str], rows: int, name: str, allowed: float) -> str:
     lines = [f"  row {place}: {text}" for place, text in list(bad.items())[:SHOWN]]
     more = [f"  and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
-    head = f"{len(bad)} of {rows} rows of the {name} data set cannot be read, more than max_bad_rows={allowed:g} allows:"
+    head = (
+        f"{len(bad)} of {rows} rows of the {name} data set cannot be read, more than max_bad_rows={allowed:g} allows:"
+    )
     tail = f"Mend them, or set max_bad_rows={min(1.0, len(bad) / rows + 0.01):.2f} to leave them out."
     return "\n".join([head, *lines, *more, tail])
 

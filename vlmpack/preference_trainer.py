@@ -1,8 +1,7 @@
-"""Trainers on transformers' own: the batch is what it would have been, and it is computed pack by pack."""
+"""What the trainers share, on transformers' own: the batch is what it would have been, computed pack by pack."""
 
 import contextlib
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -11,16 +10,14 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from vlmpack import losses, unpacked
 from vlmpack.collate import Collator
-from vlmpack.config import ConfigError, DPOConfig, PreferenceConfig, RewardConfig
+from vlmpack.config import ConfigError, PreferenceConfig
 from vlmpack.meter import Meter
 from vlmpack.model import enable, unwrapped
 from vlmpack.pack import Pack
 from vlmpack.sample import Sample
 from vlmpack.saving import cost_of, saving
-from vlmpack.scores import response_logps
-from vlmpack.survey import DatasetError, SurveyedRows, survey
+from vlmpack.survey import SurveyedRows, survey
 
 
 class PreferenceTrainer(Trainer):
@@ -217,87 +214,6 @@ class PreferenceTrainer(Trainer):
             print(f"vlmpack: {text}", flush=True)
 
 
-class DPOTrainer(PreferenceTrainer):
-    """Direct Preference Optimization on packs (Rafailov et al., 2023, https://arxiv.org/abs/2305.18290).
-
-    The reference is, in this order: `ref_model`; the model with its PEFT adapter switched off; a frozen copy
-    of the model as it is given.
-
-    Args:
-        model: a causal language model or an image-text-to-text model.
-        args: settings.
-        ref_model: the frozen reference; made as said above if None.
-        others: as for `PreferenceTrainer`.
-    """
-
-    def __init__(
-        self, model: nn.Module, args: DPOConfig | None = None, *, ref_model: nn.Module | None = None, **others: Any
-    ) -> None:
-        if ref_model is model:
-            raise ConfigError("ref_model is the model itself; leave ref_model out, and a frozen copy is made")
-        super().__init__(model, args or DPOConfig(), **others)
-        if ref_model is None and not hasattr(self.model, "disable_adapter"):
-            ref_model = deepcopy(self.model)
-        self.ref_model = None if ref_model is None else self._frozen(ref_model)
-
-    def pair_losses(self, model: nn.Module, unit: Pack | Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """See `PreferenceTrainer`; scores are the implicit rewards, beta * (policy - reference)."""
-        logps = _logps(model, unit)
-        reference = self.reference_logps(unit)
-        pairs = _pairs(unit, logps.device)
-        loss = losses.dpo(logps, reference, pairs, beta=self.args.beta, label_smoothing=self.args.label_smoothing)
-        rewards = self.args.beta * (logps.detach() - reference)
-        chosen, rejected = logps.detach()[pairs].unbind(dim=-1)
-        return loss, rewards[pairs], _reward_metrics(rewards[pairs]) | {"logps/chosen": chosen, "logps/rejected": rejected}
-
-    @torch.no_grad()
-    def reference_logps(self, unit: Pack | Sample) -> Float[Tensor, " R"]:
-        """Summed log-probability of each response under the reference, nats."""
-        if self.ref_model is not None:
-            return _logps(self.ref_model, unit)
-        with self.accelerator.unwrap_model(self.model).disable_adapter():
-            return _logps(self.model, unit)
-
-    def _frozen(self, model: nn.Module) -> nn.Module:
-        if self.args.packing:
-            enable(model, self.args.attention)
-        model.requires_grad_(False).eval()
-        return self.accelerator.prepare_model(model, evaluation_mode=True)
-
-
-class RewardTrainer(PreferenceTrainer):
-    """Reward-model training on packs (Bradley-Terry; Ouyang et al., 2022, https://arxiv.org/abs/2203.02155).
-
-    Args:
-        model: a `vlmpack.RewardModel`.
-        args: settings.
-        others: as for `PreferenceTrainer`.
-    """
-
-    def __init__(self, model: nn.Module, args: RewardConfig | None = None, **others: Any) -> None:
-        peft_config = others.get("peft_config")
-        if peft_config is not None and "score" not in (peft_config.modules_to_save or ()):
-            raise ConfigError("the head would stay random: add modules_to_save=['score'] to the peft_config")
-        super().__init__(model, args or RewardConfig(), **others)
-        if self.args.use_margin and isinstance(self.train_dataset, SurveyedRows):
-            _refuse_missing_margins(self.train_dataset)
-
-    def pair_losses(self, model: nn.Module, unit: Pack | Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """See `PreferenceTrainer`; scores are the rewards."""
-        rewards = model(unit) if isinstance(unit, Pack) else unpacked.rewards(unwrapped(model), [unit])
-        pairs = _pairs(unit, rewards.device)
-        loss = losses.bradley_terry(rewards, pairs, margin=self._margin(unit, rewards))
-        scores = rewards.detach()[pairs]
-        metrics = _reward_metrics(scores)
-        trl_names = {"accuracy": metrics["rewards/accuracies"], "margin": metrics["rewards/margins"]}
-        return loss, scores, metrics | trl_names
-
-    def _margin(self, unit: Pack | Sample, like: Tensor) -> Tensor | float:
-        if not self.args.use_margin:
-            return 0.0
-        return torch.as_tensor(unit.margins).to(like)
-
-
 def disable_dropout(model: nn.Module) -> None:
     """Set every dropout of a model to 0, those inside attention too."""
     for module in model.modules():
@@ -307,15 +223,13 @@ def disable_dropout(model: nn.Module) -> None:
             module.attention_dropout = 0.0
 
 
-def _logps(model: nn.Module, unit: Pack | Sample) -> Float[Tensor, " R"]:
-    return response_logps(model, unit) if isinstance(unit, Pack) else unpacked.response_logps(model, [unit])
-
-
-def _pairs(unit: Pack | Sample, device: torch.device) -> Int[Tensor, "P 2"]:
+def pairs_of(unit: Pack | Sample, device: torch.device) -> Int[Tensor, "P 2"]:
+    """Preference pairs as rows of the unit's responses."""
     return torch.as_tensor(unit.pairs, dtype=torch.int64, device=device).reshape(-1, 2)
 
 
-def _reward_metrics(scores: Float[Tensor, "P 2"]) -> dict[str, Tensor]:
+def reward_metrics(scores: Float[Tensor, "P 2"]) -> dict[str, Tensor]:
+    """TRL's metrics of [P, 2] scores of (preferred, rejected)."""
     chosen, rejected = scores.unbind(dim=-1)
     return {
         "rewards/chosen": chosen,
@@ -323,15 +237,6 @@ def _reward_metrics(scores: Float[Tensor, "P 2"]) -> dict[str, Tensor]:
         "rewards/accuracies": (chosen > rejected).float(),  # a tie is not right
         "rewards/margins": chosen - rejected,
     }
-
-
-def _refuse_missing_margins(dataset: SurveyedRows) -> None:
-    missing = [row for row, each in zip(dataset.kept, dataset.lengths, strict=True) if not each.margins]
-    if missing:
-        raise DatasetError(
-            f"use_margin=True, but {len(missing)} rows have neither scores nor a margin, the first of them row "
-            f"{missing[0]}; add them, or leave use_margin off"
-        )
 
 
 def _no_processor(row: Any):

@@ -110,17 +110,17 @@ def draw(items: dict[tuple[str, str], tuple[str, str]], ground: str, random: Ran
     picture = Image.new("RGB", (CELL * len(COLUMNS), CELL * len(ROWS)), GROUNDS[ground])
     canvas = ImageDraw.Draw(picture)
     for (row, column), (colour, shape) in items.items():
-        radius = CELL * random.uniform(0.36, 0.42)
-        x = CELL * (COLUMNS.index(column) + random.uniform(0.47, 0.53))
-        y = CELL * (ROWS.index(row) + random.uniform(0.47, 0.53))
-        box, thin = (x - radius, y - radius, x + radius, y + radius), radius * 0.4
+        radius = CELL * random.uniform(0.38, 0.42)
+        x = CELL * (COLUMNS.index(column) + random.uniform(0.48, 0.52))
+        y = CELL * (ROWS.index(row) + random.uniform(0.48, 0.52))
+        box, thin = (x - radius, y - radius, x + radius, y + radius), radius * 0.45
         if shape == "square":
             canvas.rectangle(box, COLOURS[colour])
         elif shape == "ring":
             canvas.ellipse(box, outline=COLOURS[colour], width=round(thin))
         else:
-            canvas.line((x - radius, y, x + radius, y), COLOURS[colour], round(thin))
-            canvas.line((x, y - radius, x, y + radius), COLOURS[colour], round(thin))
+            canvas.line(box, COLOURS[colour], round(thin))
+            canvas.line((x - radius, y + radius, x + radius, y - radius), COLOURS[colour], round(thin))
     return picture
 
 

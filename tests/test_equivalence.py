@@ -94,7 +94,9 @@ def test_many_random_forests_equal_the_unpacked(name, backend, data, tight):
 
 @pytest.mark.parametrize(("name", "backend"), CASES)
 def test_one_optimizer_step_equals_the_unpacked(name, backend):
-    made = [sample([1, 2], [[3, 0], [4], [3, 3, 1]], [(0, 1), (2, 1)], images=int(name == "llava"), seed=k) for k in (1, 2)]
+    made = [
+        sample([1, 2], [[3, 0], [4], [3, 3, 1]], [(0, 1), (2, 1)], images=int(name == "llava"), seed=k) for k in (1, 2)
+    ]
     after = []
     for packed in (True, False):
         model = MODELS[name]()

@@ -1,12 +1,11 @@
 """Settings of the trainers: transformers' `TrainingArguments`, and what preferences and packing add."""
 
 from dataclasses import dataclass, field
-from typing import get_args
 
 import torch
 from transformers import TrainingArguments
 
-from vlmpack.plan import Attention
+from vlmpack.plan import BACKENDS
 
 
 class ConfigError(ValueError):
@@ -42,8 +41,8 @@ class PreferenceConfig(TrainingArguments):
             raise ConfigError(f"max_tokens={self.max_tokens} holds nothing; give what fits into memory, e.g. 8192")
         if self.max_length is not None and self.max_length <= 1:
             raise ConfigError(f"max_length={self.max_length} leaves no room for a prompt and a response")
-        if self.attention not in get_args(Attention):
-            raise ConfigError(f"attention={self.attention!r} is not one of {', '.join(get_args(Attention))}")
+        if self.attention not in BACKENDS:
+            raise ConfigError(f"attention={self.attention!r} is not one of {', '.join(BACKENDS)}")
         if not 0 <= self.max_bad_rows <= 1:
             raise ConfigError(f"max_bad_rows={self.max_bad_rows} is a share of the rows; give 0 to 1")
         if self.remove_unused_columns:

@@ -1,6 +1,6 @@
 """Running a pack through a transformers model. The only file that knows transformers' attention hooks."""
 
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from vlmpack import attention as backends
 from vlmpack import support
 from vlmpack.pack import Pack
-from vlmpack.plan import Attention, AttentionError, Plan, make
+from vlmpack.plan import BACKENDS, AttentionError, Plan, make
 
 IMPLEMENTATION = "vlmpack"  # the name under which transformers finds `_attention`
 
@@ -20,7 +20,7 @@ IMPLEMENTATION = "vlmpack"  # the name under which transformers finds `_attentio
 _NO_MASK_SHAPE = (1, 1, 0, 0)
 
 
-def enable(model: nn.Module, attention: Attention = "auto") -> nn.Module:
+def enable(model: nn.Module, attention: str = "auto") -> nn.Module:
     """Let a model read packs. Calls without a pack compute what they did before.
 
     Args:
@@ -35,8 +35,8 @@ def enable(model: nn.Module, attention: Attention = "auto") -> nn.Module:
         AttentionError: no such backend.
         UnsupportedModelError: the model cannot be packed exactly; says why.
     """
-    if attention not in get_args(Attention):
-        raise AttentionError(f"attention={attention!r} is not a backend; take one of {get_args(Attention)}")
+    if attention not in BACKENDS:
+        raise AttentionError(f"attention={attention!r} is not a backend; take one of {BACKENDS}")
     base = unwrapped(model)
     support.check(base)
     AttentionInterface.register(IMPLEMENTATION, _attention)

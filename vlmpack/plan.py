@@ -1,7 +1,6 @@
 """How one pack's attention is computed: which queries meet which keys, and by which backend."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Int
@@ -10,7 +9,7 @@ from torch import Tensor
 from vlmpack import masks
 from vlmpack.forest import Forest
 
-Attention = Literal["auto", "dense", "paths"]
+BACKENDS = ("auto", "dense", "paths")
 Span = tuple[int, int]  # [start, stop) in the pack
 
 
@@ -98,7 +97,7 @@ class Plan:
         return self._masks[run, window]
 
 
-def make(forest: Forest, reach: Int[Tensor, " T"], position: Int[Tensor, " T"], attention: Attention) -> Plan:
+def make(forest: Forest, reach: Int[Tensor, " T"], position: Int[Tensor, " T"], attention: str) -> Plan:
     """Plan a pack's attention.
 
     Args:
@@ -110,8 +109,8 @@ def make(forest: Forest, reach: Int[Tensor, " T"], position: Int[Tensor, " T"], 
     Raises:
         AttentionError: no such backend.
     """
-    if attention not in get_args(Attention):
-        raise AttentionError(f"attention={attention!r} is not a backend; take one of {get_args(Attention)}")
+    if attention not in BACKENDS:
+        raise AttentionError(f"attention={attention!r} is not a backend; take one of {BACKENDS}")
     cut = runs(forest)
     return Plan(_faster(cut, forest.tokens) if attention == "auto" else attention, cut, reach, position)
 

@@ -1,0 +1,45 @@
+import pytest
+import torch
+from tiny import sample
+
+from vlmpack import Sample, SampleError
+
+
+@pytest.mark.parametrize(
+    ("prompt", "responses", "pairs", "message"),
+    [
+        ([], [[1]], [], "the prompt has no tokens"),
+        ([1], [], [], "no responses"),
+        ([1], [[1], []], [], "response 1 has no tokens"),
+        ([1], [[1], [2]], [(0, 2)], r"pair \(0, 2\) does not name two of the 2 responses"),
+        ([1], [[1], [2]], [(1, 1)], r"pair \(1, 1\)"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(prompt, responses, pairs, message):
+    with pytest.raises(SampleError, match=message):
+        Sample(
+            torch.tensor(prompt, dtype=torch.int64),
+            tuple(torch.tensor(r, dtype=torch.int64) for r in responses),
+            tuple(pairs),
+        )
+
+
+def test_margins_are_one_a_pair():
+    with pytest.raises(SampleError, match="1 margins for 2 pairs"):
+        Sample(torch.tensor([1]), (torch.tensor([2]), torch.tensor([3])), ((0, 1), (1, 0)), (0.5,))
+
+
+def test_truncation_cuts_response_tails_and_never_the_prompt():
+    whole = sample([1, 2, 3], [[4, 5, 6], [7]], [(0, 1)], images=1)  # 7 prompt tokens, 4 of the image
+    cut = whole.truncated(9)
+    assert [r.tolist() for r in cut.response_ids] == [[4, 5], [7]]
+    assert torch.equal(cut.prompt_ids, whole.prompt_ids)
+    assert cut.lengths == whole.lengths.truncated(9)
+    assert whole.truncated(None).lengths == whole.lengths
+
+
+@pytest.mark.parametrize("max_length", [7, 3])
+def test_a_prompt_that_leaves_no_room_is_refused_not_cut(max_length):
+    whole = sample([1, 2, 3], [[4, 5, 6], [7]], [(0, 1)], images=1)
+    with pytest.raises(SampleError, match=f"the prompt has 7 tokens, .* max_length={max_length}"):
+        whole.truncated(max_length)

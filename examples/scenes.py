@@ -113,14 +113,14 @@ def draw(items: dict[tuple[str, str], tuple[str, str]], ground: str, random: Ran
         radius = CELL * random.uniform(0.38, 0.42)
         x = CELL * (COLUMNS.index(column) + random.uniform(0.48, 0.52))
         y = CELL * (ROWS.index(row) + random.uniform(0.48, 0.52))
-        box, thin = (x - radius, y - radius, x + radius, y + radius), radius * 0.45
+        box = (x - radius, y - radius, x + radius, y + radius)
         if shape == "square":
             canvas.rectangle(box, COLOURS[colour])
         elif shape == "ring":
-            canvas.ellipse(box, outline=COLOURS[colour], width=round(thin))
+            canvas.ellipse(box, outline=COLOURS[colour], width=round(radius * 0.5))
         else:
-            canvas.line(box, COLOURS[colour], round(thin))
-            canvas.line((x - radius, y + radius, x + radius, y - radius), COLOURS[colour], round(thin))
+            canvas.line(box, COLOURS[colour], round(radius * 0.3))
+            canvas.line((x - radius, y + radius, x + radius, y - radius), COLOURS[colour], round(radius * 0.3))
     return picture
 
 
@@ -157,7 +157,7 @@ def processor() -> LlavaProcessor:
     """What a LLaVA checkpoint would come with, at PIXELS x PIXELS."""
     side = {"height": PIXELS, "width": PIXELS}
     return LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": PIXELS}, crop_size=side),
+        CLIPImageProcessor(size={"shortest_edge": PIXELS}, crop_size=side, image_mean=[0.85] * 3),
         tokenizer(),
         patch_size=PATCH,
         vision_feature_select_strategy="default",

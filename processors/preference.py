@@ -60,8 +60,9 @@ class PreferenceProcessor:
         self.processor = processor
         self.config = config
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.image_token = getattr(processor, "image_token", None)
-        self.image_token_id = getattr(processor, "image_token_id", None)
+        sees = getattr(processor, "image_processor", None) is not None  # a tokenizer may know the token all the same
+        self.image_token = processor.image_token if sees else None
+        self.image_token_id = processor.image_token_id if sees else None
 
     @classmethod
     def from_pretrained(
@@ -169,8 +170,8 @@ class PreferenceProcessor:
         tensors = {name: value for name, value in inputs.items() if name not in TEXT_INPUTS}
         if set(tensors) != IMAGE_INPUTS or len(tensors["pixel_values"]) != len(images):
             raise TemplateError(
-                f"{type(self.processor).__name__} makes {sorted(tensors)} of {len(images)} images; only LLaVA-1.5-style "
-                f"processors, with one pixel_values row an image, are supported so far"
+                f"{type(self.processor).__name__} makes {sorted(tensors)} of {len(images)} images; only LLaVA-1.5-"
+                f"style processors, with one pixel_values row an image, are supported so far"
             )
         plain = [token for token in prompt_ids if token != self.image_token_id]
         if plain != [token for token in unexpanded if token != self.image_token_id]:

@@ -1,0 +1,149 @@
+"""PreferenceProcessor: tokens are those of the whole conversation, the prompt and its images once."""
+
+import pytest
+import scenes
+import torch
+from PIL import Image
+
+from vlmpack.processors import ImageError, PreferenceProcessor, PreferenceProcessorConfig, RowError, TemplateError
+
+PICTURE = Image.new("RGB", (50, 70), "green")
+ROW = {
+    "images": [PICTURE],
+    "prompt": "What is at the top left?",
+    "responses": ["red circle", "blue square"],
+    "scores": [2, 1],
+}
+
+
+@pytest.fixture(scope="module")
+def hf():
+    return scenes.processor()
+
+
+@pytest.fixture(scope="module")
+def processor(hf):
+    return PreferenceProcessor(hf)
+
+
+def whole(hf, prompt, response, images):
+    """The conversation processed by transformers in one go, prompt and response together."""
+    content = [*({"type": "image"} for _ in images), {"type": "text", "text": prompt}]
+    conversation = [{"role": "user", "content": content}, {"role": "assistant", "content": response}]
+    text = hf.apply_chat_template(conversation, tokenize=False)
+    return hf(text=text, images=images or None, add_special_tokens=False, return_tensors="pt")
+
+
+@pytest.mark.parametrize("images", [[], [PICTURE], [PICTURE, PICTURE.rotate(90)]], ids=len)
+def test_prompt_and_response_are_the_tokens_of_the_whole_conversation(hf, processor, images):
+    sample = processor({**ROW, "images": images})
+    for response, text in zip(sample.response_ids, ROW["responses"], strict=True):
+        expected = whole(hf, ROW["prompt"], text, images)
+        assert torch.equal(torch.cat([sample.prompt_ids, response]), expected["input_ids"][0])
+        if images:
+            assert torch.equal(sample.images["pixel_values"], expected["pixel_values"])
+    assert (sample.prompt_ids == hf.image_token_id).sum() == 16 * len(images)
+    assert sample.pairs == ((0, 1),)
+
+
+@pytest.mark.parametrize("images", [[], [PICTURE], [PICTURE, PICTURE]], ids=len)
+def test_measuring_tells_the_same_lengths_as_processing(processor, images):
+    row = {**ROW, "images": images}
+    assert processor.measure(row) == processor(row).lengths
+
+
+def test_both_formats_give_the_same_tokens(processor):
+    trl = {"image": PICTURE, "prompt": ROW["prompt"], "chosen": "red circle", "rejected": "blue square"}
+    ours, theirs = processor(ROW), processor(trl)
+    assert torch.equal(ours.prompt_ids, theirs.prompt_ids)
+    assert all(map(torch.equal, ours.response_ids, theirs.response_ids))
+
+
+def test_images_stand_where_the_text_says(hf, processor):
+    sample = processor({**ROW, "images": [PICTURE, PICTURE], "prompt": "First <image> then <image> which?"})
+    is_image = (sample.prompt_ids == hf.image_token_id).int().tolist()
+    runs = [run for run in "".join(map(str, is_image)).split("0") if run]
+    assert [len(run) for run in runs] == [16, 16]
+    assert hf.tokenizer.decode(sample.prompt_ids[: is_image.index(1)]).strip().endswith("First")
+
+
+def test_a_text_only_row_goes_through_a_vision_processor(processor):
+    assert processor({**ROW, "images": []}).images == {}
+
+
+def test_a_tokenizer_reads_text_only_rows(hf):
+    tokenizer = PreferenceProcessor(hf.tokenizer)
+    row = {key: value for key, value in ROW.items() if key != "images"}
+    assert torch.equal(tokenizer(row).prompt_ids, PreferenceProcessor(hf)(row).prompt_ids)
+    with pytest.raises(RowError, match="the row has images, and .* reads text only"):
+        tokenizer(ROW)
+
+
+def test_saving_and_loading_keeps_the_tokens(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    loaded = PreferenceProcessor.from_pretrained(str(tmp_path))
+    assert torch.equal(loaded(ROW).prompt_ids, processor(ROW).prompt_ids)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": [PICTURE], "prompt": "<image> and <image>?"}, "places for 2 images and the row holds 1"),
+        ({"images": [PICTURE, PICTURE], "prompt": "only <image>?"}, "places for 1 images and the row holds 2"),
+        ({"images": [], "prompt": "<image>?"}, "places for 1 images and the row holds 0"),
+        ({"responses": ["red <image>", "b"]}, "response 0 holds an image"),
+        ({"responses": ["a", [{"role": "assistant", "content": [{"type": "image"}]}]]}, "response 1 holds an image"),
+        ({"id": "q7", "scores": [1]}, "row 'q7': 'scores' holds 1 values"),
+    ],
+)  # fmt: skip
+def test_rows_that_do_not_fit_their_images_are_refused(processor, change, message):
+    with pytest.raises(RowError, match=message):
+        processor({**ROW, **change})
+    with pytest.raises(RowError, match=message):
+        processor.measure({**ROW, **change})
+
+
+def test_an_image_error_names_the_row(hf, tmp_path):
+    processor = PreferenceProcessor(hf, PreferenceProcessorConfig(image_root=tmp_path))
+    with pytest.raises(ImageError, match=r"row 'q7': image gone\.png does not exist"):
+        processor({**ROW, "id": "q7", "images": ["gone.png"]})
+
+
+def with_template(template):
+    hf = scenes.processor()
+    hf.chat_template = hf.tokenizer.chat_template = template
+    return PreferenceProcessor(hf)
+
+
+def test_a_template_that_rewrites_the_prompt_is_refused():
+    counts = "{{ messages | length }} messages: {% for m in messages %}{{ m.content }}{% endfor %}"
+    with pytest.raises(TemplateError, match="does not keep the prompt as a prefix"):
+        with_template(counts)({**ROW, "images": []})
+
+
+def test_a_template_whose_prompt_ends_inside_a_token_is_refused():
+    merges = "{% for m in messages %}{{ m.content[0].text }}{% endfor %}"
+    with pytest.raises(TemplateError, match=r"tokens are not a prefix of prompt \+ response 0.*strip white space"):
+        with_template(merges)({**ROW, "images": [], "prompt": "Where is the bl", "responses": ["ue square", "x"]})
+
+
+def test_a_missing_or_failing_template_is_named():
+    with pytest.raises(TemplateError, match="has no chat template"):
+        with_template(None)(ROW)
+    with pytest.raises(TemplateError, match="the chat template refuses the conversation: no users here"):
+        with_template("{{ raise_exception('no users here') }}")(ROW)
+
+
+def test_a_processor_of_another_family_is_refused(hf, monkeypatch):
+    class Tiles(type(hf)):
+        def __call__(self, *args, **kwargs):
+            inputs = super().__call__(*args, **kwargs)
+            inputs["image_sizes"] = torch.tensor([[1, 1]])
+            return inputs
+
+    tiles = scenes.processor()
+    tiles.__class__ = Tiles
+    with pytest.raises(
+        TemplateError, match=r"Tiles makes \['image_sizes', 'pixel_values'\] of 1 images; only LLaVA-1"
+    ):
+        PreferenceProcessor(tiles)(ROW)

@@ -21,8 +21,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-COLOURS = {"red": (225, 45, 45), "green": (35, 165, 70), "blue": (50, 90, 230), "yellow": (245, 205, 20)}
-GROUNDS = {"white": (250, 250, 250), "grey": (185, 185, 185)}
+COLOURS = {"red": (235, 35, 35), "green": (45, 190, 70), "blue": (25, 60, 220), "purple": (160, 5, 140)}
+GROUNDS = {"white": (250, 250, 250), "grey": (210, 210, 210)}
 SHAPES = ("square", "ring", "cross")
 ROWS = ("top", "bottom")
 COLUMNS = ("left", "right")
@@ -117,10 +117,10 @@ def draw(items: dict[tuple[str, str], tuple[str, str]], ground: str, random: Ran
         if shape == "square":
             canvas.rectangle(box, COLOURS[colour])
         elif shape == "ring":
-            canvas.ellipse(box, outline=COLOURS[colour], width=round(radius * 0.5))
+            canvas.ellipse(box, outline=COLOURS[colour], width=round(radius * 0.4))
         else:
-            canvas.line(box, COLOURS[colour], round(radius * 0.3))
-            canvas.line((x - radius, y + radius, x + radius, y - radius), COLOURS[colour], round(radius * 0.3))
+            canvas.line(box, COLOURS[colour], round(radius * 0.4))
+            canvas.line((x - radius, y + radius, x + radius, y - radius), COLOURS[colour], round(radius * 0.4))
     return picture
 
 
@@ -157,7 +157,7 @@ def processor() -> LlavaProcessor:
     """What a LLaVA checkpoint would come with, at PIXELS x PIXELS."""
     side = {"height": PIXELS, "width": PIXELS}
     return LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": PIXELS}, crop_size=side, image_mean=[0.85] * 3),
+        CLIPImageProcessor(size={"shortest_edge": PIXELS}, crop_size=side, image_mean=[0.9] * 3, image_std=[4.0] * 3),
         tokenizer(),
         patch_size=PATCH,
         vision_feature_select_strategy="default",

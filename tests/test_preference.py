@@ -1,10 +1,10 @@
 """PreferenceProcessor: tokens are those of the whole conversation, the prompt and its images once."""
 
 import pytest
-import scenes
 import torch
 from PIL import Image
 
+import scenes
 from vlmpack.processors import ImageError, PreferenceProcessor, PreferenceProcessorConfig, RowError, TemplateError
 
 PICTURE = Image.new("RGB", (50, 70), "green")
@@ -143,7 +143,5 @@ def test_a_processor_of_another_family_is_refused(hf, monkeypatch):
 
     tiles = scenes.processor()
     tiles.__class__ = Tiles
-    with pytest.raises(
-        TemplateError, match=r"Tiles makes \['image_sizes', 'pixel_values'\] of 1 images; only LLaVA-1"
-    ):
+    with pytest.raises(TemplateError, match=r"Tiles makes \['image_sizes', 'pixel_values'\] of 1 images; only LLaVA-1"):
         PreferenceProcessor(tiles)(ROW)

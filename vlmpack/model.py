@@ -10,8 +10,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vlmpack import attention as backends
 from vlmpack import support
-from vlmpack.pack import Pack
+from vlmpack.pack import Pack, lay_out
 from vlmpack.plan import BACKENDS, AttentionError, Plan, make
+from vlmpack.sample import Sample
 
 IMPLEMENTATION = "vlmpack"  # the name under which transformers finds `_attention`
 
@@ -32,7 +33,7 @@ def enable(model: nn.Module, attention: str = "auto") -> nn.Module:
         The model.
 
     Raises:
-        AttentionError: no such backend.
+        AttentionError: no such backend, or a layer does not attend through it.
         UnsupportedModelError: the model cannot be packed exactly; says why.
     """
     if attention not in BACKENDS:
@@ -44,6 +45,7 @@ def enable(model: nn.Module, attention: str = "auto") -> nn.Module:
     decoder = base.get_decoder()
     decoder.set_attn_implementation(IMPLEMENTATION)
     decoder.vlmpack_attention = attention
+    _try_out(decoder)
     return model
 
 
@@ -77,20 +79,43 @@ def run(model: nn.Module, pack: Pack, **arguments: Any) -> Any:
     support.check_length(base, max(map(sum, zip(pack.forest.depths, pack.forest.lengths, strict=True))))
     plan = make(pack.forest, pack.reach[0], pack.position_ids[0], attention)
     outputs = model(
-        input_ids=pack.input_ids,
-        position_ids=pack.position_ids,
-        attention_mask=torch.empty(_NO_MASK_SHAPE, dtype=torch.bool, device=pack.input_ids.device),
-        use_cache=False,
+        **_text_inputs(pack),
         plan=plan,
         **_cast_images(base, pack.images),
         **arguments,
     )
-    if len(plan.layers) != decoder.config.num_hidden_layers:
-        raise AttentionError(
-            f"{len(plan.layers)} of the {decoder.config.num_hidden_layers} layers of {type(decoder).__name__} attend "
-            f"through vlmpack; the others would mix siblings. This model cannot be packed."
-        )
+    _check_layers(decoder, plan)
     return outputs
+
+
+@torch.no_grad()
+def _try_out(decoder: nn.Module) -> None:
+    """Three tokens through the decoder: what a layer would refuse in training, it refuses here."""
+    if any(parameter.numel() == 0 for parameter in decoder.parameters()):
+        return  # sharded weights are not at hand yet; the first pack will tell
+    pack = lay_out([Sample(torch.tensor([0]), (torch.tensor([0]), torch.tensor([0])))], rows=[0])
+    pack = pack.to(decoder.get_input_embeddings().weight.device)
+    plan = make(pack.forest, pack.reach[0], pack.position_ids[0], decoder.vlmpack_attention)
+    decoder(**_text_inputs(pack), plan=plan)
+    _check_layers(decoder, plan)
+
+
+def _text_inputs(pack: Pack) -> dict[str, Any]:
+    return {
+        "input_ids": pack.input_ids,
+        "position_ids": pack.position_ids,
+        "attention_mask": torch.empty(_NO_MASK_SHAPE, dtype=torch.bool, device=pack.input_ids.device),
+        "use_cache": False,
+    }
+
+
+def _check_layers(decoder: nn.Module, plan: Plan) -> None:
+    layers = decoder.config.num_hidden_layers
+    if len(plan.layers) != layers:
+        raise AttentionError(
+            f"{len(plan.layers)} of the {layers} layers of {type(decoder).__name__} attend through vlmpack; the others "
+            f"would mix siblings. This model cannot be packed."
+        )
 
 
 def _cast_images(base: nn.Module, images: dict[str, Tensor]) -> dict[str, Tensor]:

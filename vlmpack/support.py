@@ -1,6 +1,7 @@
 """Which models can share a prefix, and why the others cannot."""
 
 import re
+from inspect import Parameter, signature
 
 from torch import nn
 
@@ -105,8 +106,14 @@ def _rotary(config) -> bool:
 
 
 def _attention_hook(model: nn.Module) -> str | None:
-    if not model.get_decoder()._can_set_attn_implementation():
+    decoder = model.get_decoder()
+    if not decoder._can_set_attn_implementation():
         return "its layers do not go through transformers' attention interface."
+    for name, module in decoder.named_modules():
+        if hasattr(module, "layer_idx") and type(module).__name__.endswith("Attention"):
+            kinds = {parameter.kind for parameter in signature(module.forward).parameters.values()}
+            if Parameter.VAR_KEYWORD not in kinds:
+                return f"its {name} ({type(module).__name__}) hands no further arguments to the attention function."
     return None
 
 
@@ -116,4 +123,6 @@ def _attention_extras(model: nn.Module) -> str | None:
         return f"it caps attention scores (attn_logit_softcapping={config.attn_logit_softcapping}); not supported yet."
     if getattr(config, "use_bidirectional_attention", None):
         return "its tokens attend both ways (use_bidirectional_attention)."
+    if any(name.endswith("sinks") for name, _ in model.get_decoder().named_parameters()):
+        return "it has attention sinks, which are not supported yet."
     return None

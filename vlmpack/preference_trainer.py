@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import EvalPrediction, Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
 from vlmpack.collate import Collator
 from vlmpack.config import ConfigError, PreferenceConfig
 from vlmpack.meter import Meter
 from vlmpack.model import enable, unwrapped
 from vlmpack.pack import Pack
+from vlmpack.restore import restore
 from vlmpack.sample import Sample
 from vlmpack.saving import cost_of, saving
 from vlmpack.survey import SurveyedRows, survey
@@ -129,7 +130,7 @@ class PreferenceTrainer(Trainer):
 
     def predict(
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
-    ) -> EvalLoopOutput:
+    ) -> PredictionOutput:
         """As in `Trainer`; predictions are [P, 2] scores of (preferred, rejected)."""
         return super().predict(self._surveyed(test_dataset, "test"), ignore_keys, metric_key_prefix)
 
@@ -180,6 +181,20 @@ class PreferenceTrainer(Trainer):
         tokens = sum(u.tokens if isinstance(u, Pack) else u.lengths.unpacked for u in inputs["units"])
         return 6 * tokens * unwrapped(self.model).num_parameters(exclude_embeddings=True)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """As in `Trainer`, but whole models by their own `from_pretrained`; see `vlmpack.restore`."""
+        if isinstance(self.model, PreTrainedModel) and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            restore(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        """As in `Trainer`, but whole models by their own `from_pretrained`; see `vlmpack.restore`."""
+        if isinstance(self.model, PreTrainedModel) and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            restore(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
+
     def _sum_over_ranks(self, value: Tensor) -> Tensor:
         return self.accelerator.reduce(value, reduction="sum")
 
@@ -192,7 +207,7 @@ class PreferenceTrainer(Trainer):
         args = self._survey_args
         surveyed = survey(
             rows,
-            _no_processor if self.processor is None else self.processor.measure,
+            None if self.processor is None else self.processor.measure,
             name=name,
             max_length=args.max_length,
             max_tokens=args.max_tokens if args.packing else None,
@@ -237,10 +252,6 @@ def reward_metrics(scores: Float[Tensor, "P 2"]) -> dict[str, Tensor]:
         "rewards/accuracies": (chosen > rejected).float(),  # a tie is not right
         "rewards/margins": chosen - rejected,
     }
-
-
-def _no_processor(row: Any):
-    raise ValueError(f"the row is a {type(row).__name__}, not a Sample, and there is no processor to read it")
 
 
 def _check_devices(args: PreferenceConfig) -> None:

@@ -1,6 +1,6 @@
 """A look at every row before training: what it costs, and whether it can be used at all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class SurveyedRows(Dataset):
         notes: one line for every kind of row left out, with the count and the first of them.
     """
 
-    def __init__(self, rows: Sequence[Any], kept: list[int], lengths: list[Lengths], notes: list[str]) -> None:
+    def __init__(self, rows: Any, kept: list[int], lengths: list[Lengths], notes: list[str]) -> None:
         self.rows, self.kept, self.lengths, self.notes = rows, kept, lengths, notes
 
     def __len__(self) -> int:
@@ -40,8 +40,8 @@ class SurveyedRows(Dataset):
 class _Measured(Dataset):
     """Lengths of every row, or what is wrong with it; read by DataLoader workers."""
 
-    rows: Sequence[Any]
-    measure: Callable[[Any], Lengths]
+    rows: Any
+    measure: Callable[[Any], Lengths] | None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,14 +49,18 @@ class _Measured(Dataset):
     def __getitem__(self, place: int) -> Lengths | str:
         try:
             row = self.rows[place]
-            return row.lengths if isinstance(row, Sample) else self.measure(row)
+            if isinstance(row, Sample):
+                return row.lengths
+            if self.measure is None:
+                return f"it is a {type(row).__name__}, not a Sample, and there is no processor to read it"
+            return self.measure(row)
         except (ValueError, OSError) as error:
             return str(error)
 
 
 def survey(
-    rows: Sequence[Any],
-    measure: Callable[[Any], Lengths],
+    rows: Any,
+    measure: Callable[[Any], Lengths] | None,
     *,
     name: str,
     max_length: int | None = None,
@@ -69,7 +73,7 @@ def survey(
 
     Args:
         rows: a map-style data set of rows or of `Sample`s.
-        measure: a row's lengths, or a `ValueError` that says what is wrong with it.
+        measure: a row's lengths, or a `ValueError` that says what is wrong with it. None: all rows are samples.
         name: of the data set, for messages.
         max_length: tokens of prompt + response; response tails are cut, a longer prompt's row is dropped.
         max_tokens: tokens of a pack. A row that does not fit is an error, for it would change the training.

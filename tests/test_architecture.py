@@ -1,0 +1,109 @@
+"""The house: imports run one way, the package knows no processors, files and functions stay small."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted([*(ROOT / "vlmpack").glob("*.py"), *(ROOT / "processors").glob("*.py")])
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc"}
+
+
+def module_of(path: Path) -> str:
+    package = "vlmpack" if path.parent.name == "vlmpack" else "vlmpack.processors"
+    return package if path.stem == "__init__" else f"{package}.{path.stem}"
+
+
+def imported(path: Path, *, at_import: bool = False) -> set[str]:
+    """Modules that a file imports; those inside functions too, unless only import time counts."""
+    tree = ast.parse(path.read_text())
+    found = set()
+    for node in tree.body if at_import else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+GRAPH = {module_of(path): imported(path) & {module_of(each) for each in FILES} for path in FILES}
+GRAPH = {module: targets - {"vlmpack", module} for module, targets in GRAPH.items()}  # the package's own door
+
+
+def test_imports_run_one_way():
+    waiting = {module: set(targets) for module, targets in GRAPH.items() if module != "vlmpack"}
+    while waiting:
+        free = {module for module, targets in waiting.items() if not targets & set(waiting)}
+        assert free, f"these import each other in a circle: {sorted(waiting)}"
+        waiting = {module: targets for module, targets in waiting.items() if module not in free}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_only_processors_know_processors_and_nobody_the_folder_by_its_name(path):
+    names = {name.split(".")[0] for name in imported(path)}
+    assert "processors" not in names
+    if path.parent.name == "vlmpack":
+        assert not any(name.startswith("vlmpack.processors") for name in imported(path))
+
+
+def test_the_oracle_shares_nothing_with_what_it_judges():
+    allowed = {"vlmpack.sample"}
+    assert GRAPH["vlmpack.unpacked"] <= allowed
+
+
+def test_only_model_knows_the_attention_hooks():
+    for path in FILES:
+        if path.name != "model.py":
+            assert not any("AttentionInterface" in name or "masking_utils" in name for name in imported(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_files_and_functions_stay_small(path):
+    text = path.read_text()
+    assert path.stem not in FORBIDDEN_NAMES
+    assert len(text.splitlines()) <= 300
+    assert text.startswith('"""')
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and node.body:
+            documented = isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant)
+            body = node.body[1:] if documented and len(node.body) > 1 else node.body
+            assert node.end_lineno - body[0].lineno < 35, f"{path.name}: {node.name} is long"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_what_is_public_is_documented(path):
+    tree = ast.parse(path.read_text())
+    definitions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    inner = {
+        id(child)
+        for node in definitions
+        if isinstance(node, ast.FunctionDef)
+        for child in ast.walk(node)
+        if child is not node
+    }
+    for node in definitions:
+        if not node.name.startswith("_") and id(node) not in inner:
+            assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+
+
+def test_importing_vlmpack_takes_no_transformers():
+    script = "import sys, vlmpack; print(sorted(set(sys.modules) & {'transformers', 'datasets', 'PIL', 'accelerate', 'peft'}))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    import vlmpack
+
+    for name in vlmpack.__all__:
+        assert getattr(vlmpack, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = vlmpack.nothing
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("train_*.py")), ids=lambda path: path.name)
+def test_example_scripts_stay_short(path):
+    assert len(path.read_text().splitlines()) <= 120

@@ -1,0 +1,25 @@
+"""The weights of a checkpoint, put back into a model that goes on training."""
+
+from functools import reduce
+
+import torch
+from transformers import PreTrainedModel
+
+
+def restore(model: PreTrainedModel, folder: str) -> None:
+    """Load a checkpoint's weights into a model, every one of them.
+
+    `save_pretrained` writes many vision-language models under the names that their hub checkpoints have, and only
+    `from_pretrained` translates them back. transformers' Trainer compares the names as they stand in the file, finds
+    none, warns, and goes on from the initial weights (https://github.com/huggingface/transformers/issues/43701).
+
+    Args:
+        model: changed in place; keeps its dtypes.
+        folder: written by the model's `save_pretrained`.
+
+    Raises:
+        RuntimeError: a weight is missing from the checkpoint, or has another shape.
+    """
+    dtypes = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    widest = reduce(torch.promote_types, dtypes, torch.float32)  # loses nothing of what was saved
+    model.load_state_dict(type(model).from_pretrained(folder, dtype=widest).state_dict())

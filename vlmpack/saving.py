@@ -99,7 +99,7 @@ def cost_of(model: nn.Module) -> Cost:
     config = decoder.config
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Cost(
-        token=2.0 * (_matrix_elements(decoder) - decoder.get_input_embeddings().weight.numel()),
+        token=2.0 * _matrix_elements(decoder),
         pair=4.0 * config.num_hidden_layers * config.num_attention_heads * head_dim,
         prediction=2.0 * head.weight.numel() if head is not None else 0.0,
         image=_image_cost(model),
@@ -121,7 +121,10 @@ def _image_cost(model: nn.Module) -> float:
 
 
 def _matrix_elements(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim >= 2)
+    """Weights that every token is multiplied with: not those that are only looked up."""
+    multiplying = (each for each in module.modules() if not isinstance(each, nn.Embedding))
+    weights = (parameter for each in multiplying for parameter in each.parameters(recurse=False))
+    return sum(weight.numel() for weight in weights if weight.ndim >= 2)
 
 
 def _causal(tokens: int) -> int:

@@ -111,13 +111,15 @@ def _image_cost(model: nn.Module) -> float:
     if tower in (model, model.base_model, model.get_decoder()):
         return 0.0  # no tower: transformers answers with the model itself
     vision = tower.config
-    patches = (vision.image_size // vision.patch_size) ** 2 + 1
-    attention = 4.0 * vision.num_hidden_layers * vision.hidden_size * patches**2
+    patches = (vision.image_size // vision.patch_size) ** 2
+    tokens = patches + 1  # the class token, which no patch convolution makes
+    attention = 4.0 * vision.num_hidden_layers * vision.hidden_size * tokens**2
+    convolution = sum(each.weight.numel() for each in tower.modules() if isinstance(each, nn.Conv2d))
+    body = 2.0 * tokens * (_matrix_elements(tower) - convolution) + 2.0 * patches * convolution
     projector = getattr(model.base_model, "multi_modal_projector", None) or getattr(
         getattr(model.base_model, "model", None), "multi_modal_projector", None
     )
-    projected = 2.0 * (patches - 1) * _matrix_elements(projector) if projector is not None else 0.0
-    return 2.0 * patches * _matrix_elements(tower) + attention + projected
+    return attention + body + (2.0 * patches * _matrix_elements(projector) if projector is not None else 0.0)
 
 
 def _matrix_elements(module: nn.Module) -> int:

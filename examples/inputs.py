@@ -1,7 +1,8 @@
 """The flags that the example scripts share, and what they stand for: a model, its processor, and rows."""
 
 import argparse
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,16 @@ def load_model(path: str):
     """A pretrained policy: vision-language where the family is one, else a causal language model."""
     vision = AutoConfig.from_pretrained(path).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     return (AutoModelForImageTextToText if vision else AutoModelForCausalLM).from_pretrained(path)
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Run a script; what is wrong with the data or the settings is said in its own words, without a traceback."""
+    try:
+        main()
+    except ValueError as error:
+        if not type(error).__module__.startswith("vlmpack"):
+            raise
+        sys.exit(str(error))
 
 
 def strings(value: Any) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Generated preference data: small pictures, questions about them, and answers that are right by degrees.
 
 No downloads: pictures are drawn, a tokenizer is trained on the spot, and a LLaVA small enough to be trained
-from scratch on a laptop is described. An answer cannot be guessed without its picture: every question asks
+from scratch in a minute is described. An answer cannot be guessed without its picture: every question asks
 for two independent attributes, each uniform beforehand, and the four answers combine {right, wrong} with
 {right, wrong}. Whatever reads only text orders half of the pairs right.
 """
@@ -21,16 +21,17 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+# Equally bright: what shape a patch holds is then one linear look at it, whatever the colour.
 COLOURS = {"red": (235, 35, 35), "green": (45, 190, 70), "blue": (25, 60, 220), "purple": (160, 5, 140)}
 GROUNDS = {"white": (250, 250, 250), "grey": (210, 210, 210)}
 SHAPES = ("square", "ring", "cross")
-ROWS = ("top", "bottom")
-COLUMNS = ("left", "right")
+ROWS = ("top", "middle", "bottom")
+COLUMNS = ("left", "centre", "right")
 COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
 
 CELL = 64  # pixels of the drawing; the processor scales the picture down to PIXELS
-PIXELS = 32  # side of what the vision tower sees
-PATCH = 8
+PATCH = 8  # one patch, so one image token, a cell
+PIXELS = PATCH * len(ROWS)
 
 WHAT = "What is at the {} {}?"
 WHERE = "Where is the {} {}?"
@@ -119,8 +120,8 @@ def draw(items: dict[tuple[str, str], tuple[str, str]], ground: str, random: Ran
         elif shape == "ring":
             canvas.ellipse(box, outline=COLOURS[colour], width=round(radius * 0.4))
         else:
-            canvas.line(box, COLOURS[colour], round(radius * 0.4))
-            canvas.line((x - radius, y + radius, x + radius, y - radius), COLOURS[colour], round(radius * 0.4))
+            canvas.line((x - radius, y, x + radius, y), COLOURS[colour], round(radius * 0.3))
+            canvas.line((x, y - radius, x, y + radius), COLOURS[colour], round(radius * 0.3))
     return picture
 
 
@@ -154,10 +155,19 @@ def _sentences() -> Iterator[str]:
 
 
 def processor() -> LlavaProcessor:
-    """What a LLaVA checkpoint would come with, at PIXELS x PIXELS."""
-    side = {"height": PIXELS, "width": PIXELS}
+    """What a LLaVA checkpoint would come with, at PIXELS x PIXELS.
+
+    The mean puts the grounds near zero. The large deviation lets a patch start about as loud as the
+    embedding of its place, which CLIP initializes small: otherwise "where" is learned long after "what".
+    """
+    images = CLIPImageProcessor(
+        size={"shortest_edge": PIXELS},
+        crop_size={"height": PIXELS, "width": PIXELS},
+        image_mean=[0.9] * 3,
+        image_std=[4.0] * 3,
+    )
     return LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": PIXELS}, crop_size=side, image_mean=[0.9] * 3, image_std=[4.0] * 3),
+        images,
         tokenizer(),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
@@ -166,14 +176,14 @@ def processor() -> LlavaProcessor:
     )
 
 
-def llava_config(processor: LlavaProcessor, *, hidden: int = 128) -> LlavaConfig:
-    """A LLaVA of a million parameters: CLIP in front of Llama, both to be trained from scratch."""
+def llava_config(processor: LlavaProcessor, *, hidden: int = 64) -> LlavaConfig:
+    """The smallest LLaVA that learns this in a minute: CLIP in front of Llama, both from scratch."""
     width = {"hidden_size": hidden, "intermediate_size": 2 * hidden, "num_attention_heads": 4}
     words = processor.tokenizer
-    vision = CLIPVisionConfig(**width, num_hidden_layers=2, image_size=PIXELS, patch_size=PATCH)
+    vision = CLIPVisionConfig(**width, num_hidden_layers=1, image_size=PIXELS, patch_size=PATCH)
     text = LlamaConfig(
         **width,
-        num_hidden_layers=4,
+        num_hidden_layers=2,
         initializer_range=hidden**-0.5,  # 0.02 suits thousands of channels; here it would start too small
         vocab_size=len(words),
         max_position_embeddings=512,
@@ -186,7 +196,7 @@ def llava_config(processor: LlavaProcessor, *, hidden: int = 128) -> LlavaConfig
         vision_config=vision,
         text_config=text,
         image_token_index=processor.image_token_id,
-        image_seq_length=(PIXELS // PATCH) ** 2,
+        image_seq_length=len(ROWS) * len(COLUMNS),
         vision_feature_layer=-1,
         pad_token_id=words.pad_token_id,
         dtype="float32",

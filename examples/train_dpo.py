@@ -42,4 +42,4 @@ def main(arguments: list[str] | None = None) -> DPOTrainer:
 
 
 if __name__ == "__main__":
-    main()
+    inputs.run(main)

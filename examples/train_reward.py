@@ -39,4 +39,4 @@ def main(arguments: list[str] | None = None) -> RewardTrainer:
 
 
 if __name__ == "__main__":
-    main()
+    inputs.run(main)

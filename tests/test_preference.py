@@ -7,6 +7,7 @@ from PIL import Image
 import scenes
 from vlmpack.processors import ImageError, PreferenceProcessor, PreferenceProcessorConfig, RowError, TemplateError
 
+IMAGE_TOKENS = (scenes.PIXELS // scenes.PATCH) ** 2
 PICTURE = Image.new("RGB", (50, 70), "green")
 ROW = {
     "images": [PICTURE],
@@ -42,7 +43,7 @@ def test_prompt_and_response_are_the_tokens_of_the_whole_conversation(hf, proces
         assert torch.equal(torch.cat([sample.prompt_ids, response]), expected["input_ids"][0])
         if images:
             assert torch.equal(sample.images["pixel_values"], expected["pixel_values"])
-    assert (sample.prompt_ids == hf.image_token_id).sum() == 16 * len(images)
+    assert (sample.prompt_ids == hf.image_token_id).sum() == IMAGE_TOKENS * len(images)
     assert sample.pairs == ((0, 1),)
 
 
@@ -63,7 +64,7 @@ def test_images_stand_where_the_text_says(hf, processor):
     sample = processor({**ROW, "images": [PICTURE, PICTURE], "prompt": "First <image> then <image> which?"})
     is_image = (sample.prompt_ids == hf.image_token_id).int().tolist()
     runs = [run for run in "".join(map(str, is_image)).split("0") if run]
-    assert [len(run) for run in runs] == [16, 16]
+    assert [len(run) for run in runs] == [IMAGE_TOKENS] * 2
     assert hf.tokenizer.decode(sample.prompt_ids[: is_image.index(1)]).strip().endswith("First")
 
 

@@ -40,6 +40,9 @@ class PreferenceTrainer(Trainer):
         optimizers: as for `Trainer`.
         peft_config: train an adapter of this kind instead of the model.
 
+    Attributes:
+        saving: what packing saves on the training data, predicted; None without training data.
+
     Raises:
         ConfigError: settings that do not go together.
         DatasetError: the data cannot be trained on; names the rows.
@@ -220,9 +223,11 @@ class PreferenceTrainer(Trainer):
         return surveyed
 
     def _say_saving(self) -> None:
+        self.saving = None
         if isinstance(self.train_dataset, SurveyedRows):
-            how = "" if self.args.packing else "unpacked training (packing=False); it would save: "
-            self._say(how + str(saving(self.train_dataset.lengths, cost_of(unwrapped(self.model)))))
+            self.saving = saving(self.train_dataset.lengths, cost_of(unwrapped(self.model)))
+            how = "" if self.args.packing else "unpacked training (packing=False); this would save: "
+            self._say(f"{how}{self.saving}")
 
     def _say(self, text: str) -> None:
         if self._survey_args.process_index == 0:

@@ -1,0 +1,71 @@
+"""Measure what one more attention call costs, in query-key pairs: the number behind `attention="auto"`.
+
+    python examples/benchmarks/attention_rule.py
+
+`dense` computes T x T pairs in one call; `paths` computes fewer pairs in more calls. For packs of several shapes both
+are timed, forward and backward, A B A B; printed is the cost of a call at which the rule would be indifferent, and
+how often the rule with today's constant (`vlmpack.plan.CALL_COST`) picks the faster one.
+"""
+
+import statistics
+import time
+
+import torch
+
+from vlmpack import Forest, layout, masks, plan
+from vlmpack.attention import attend
+
+HEADS, HEAD_DIM, ROUNDS = 4, 64, 7
+SHAPES = [  # prompts, prompt tokens, responses, response tokens
+    *((n, 32, 4, 4) for n in (2, 8, 32)),
+    *((n, 64, 2, 32) for n in (1, 4, 16)),
+    *((n, 200, 2, 60) for n in (1, 2, 8)),
+    *((n, 600, 5, 130) for n in (1, 2, 4)),
+    *((n, 1200, 4, 300) for n in (1, 2)),
+]
+
+
+def forest(prompts: int, prompt: int, responses: int, response: int) -> Forest:
+    parents, lengths = [], []
+    for _ in range(prompts):
+        root = len(parents)
+        parents += [-1] + [root] * responses
+        lengths += [prompt] + [response] * responses
+    return Forest(tuple(parents), tuple(lengths))
+
+
+def seconds(shape: Forest) -> dict[str, float]:
+    """Median seconds of forward and backward by backend."""
+    qkv = [torch.randn(1, HEADS, shape.tokens, HEAD_DIM, requires_grad=True) for _ in range(3)]
+    plans = {b: plan.make(shape, masks.reach(shape), layout.position(shape), b) for b in ("dense", "paths")}
+    times = {backend: [] for backend in plans}
+    for _ in range(ROUNDS + 1):
+        for backend, made in plans.items():
+            start = time.perf_counter()
+            attend(*qkv, made).sum().backward()
+            times[backend].append(time.perf_counter() - start)
+    return {backend: statistics.median(values[1:]) for backend, values in times.items()}
+
+
+def main() -> None:
+    right, costs = 0, []
+    print(f"{'prompts x (prompt + responses)':32} {'T':>6} {'dense':>9} {'paths':>9}  rule     cost of a call")
+    for shape in SHAPES:
+        made = forest(*shape)
+        measured, runs = seconds(made), plan.runs(made)
+        area, calls = sum(run.area for run in runs), len(runs)
+        # time = pairs * a + calls * a * cost, in both backends; solve for the cost
+        ratio = measured["paths"] / measured["dense"]
+        cost = (ratio * made.tokens**2 - area) / (calls - ratio) if calls > ratio else float("nan")
+        faster = min(measured, key=measured.get)
+        chosen = plan.make(made, masks.reach(made), layout.position(made), "auto").backend
+        right += chosen == faster
+        costs.append(cost)
+        name = f"{shape[0]} x ({shape[1]} + {shape[2]} x {shape[3]})"
+        times = " ".join(f"{1000 * measured[b]:7.1f}ms" for b in ("dense", "paths"))
+        print(f"{name:32} {made.tokens:6} {times}  {chosen:6} {cost:12,.0f}")
+    print(f"the rule picks the faster backend in {right} of {len(SHAPES)}; median cost {statistics.median(costs):,.0f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """Generated preference data: small pictures, questions about them, and answers that are right by degrees.
 
 No downloads: pictures are drawn, a tokenizer is trained on the spot, and a LLaVA small enough to be trained
-from scratch in a minute is described. An answer cannot be guessed without its picture: every question asks
+from scratch in half a minute is described. An answer cannot be guessed without its picture: every question asks
 for two independent attributes, each uniform beforehand, and the four answers combine {right, wrong} with
 {right, wrong}. Whatever reads only text orders half of the pairs right.
 """
@@ -21,21 +21,33 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-# Equally bright: what shape a patch holds is then one linear look at it, whatever the colour.
-COLOURS = {"red": (235, 35, 35), "green": (45, 190, 70), "blue": (25, 60, 220), "purple": (160, 5, 140)}
-GROUNDS = {"white": (250, 250, 250), "grey": (210, 210, 210)}
+# Bright on dark: a shape then stands out the same way in every colour, which a tower of one layer can learn.
+COLOURS = {"red": (255, 90, 90), "green": (90, 255, 90), "blue": (110, 110, 255), "yellow": (245, 245, 60)}
+GROUNDS = {"black": (0, 0, 0), "navy": (0, 0, 70), "brown": (70, 35, 0)}
 SHAPES = ("square", "ring", "cross")
-ROWS = ("top", "middle", "bottom")
-COLUMNS = ("left", "centre", "right")
-COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
+ROWS = ("top", "bottom")
+COLUMNS = ("left", "right")
+COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4}
 
-CELL = 64  # pixels of the drawing; the processor scales the picture down to PIXELS
-PATCH = 8  # one patch, so one image token, a cell
-PIXELS = PATCH * len(ROWS)
+ATTRIBUTES = {
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "row": ROWS,
+    "column": COLUMNS,
+    "count": tuple(COUNTS),
+    "ground": tuple(f"on {ground}" for ground in GROUNDS),
+}
+QUESTIONS = {
+    "What is there?": ("colour", "shape"),
+    "Where is it?": ("row", "column"),
+    "How many, and on what ground?": ("count", "ground"),
+    "How many of which colour?": ("count", "colour"),
+}
 
-WHAT = "What is at the {} {}?"
-WHERE = "Where is the {} {}?"
-COUNT = "How many shapes, and on what ground?"
+CELL = 32  # pixels of the drawing; a corner of the picture is 2 x 2 cells, each with room for one shape
+PIXELS = 48  # side of what the vision tower sees
+PATCH = 12  # one patch, so one image token, a cell
+TRAINING_IMAGES = 2000
 
 TEMPLATE = (
     "{{ bos_token }}"
@@ -57,7 +69,7 @@ def rows(images: int, *, seed: int, questions: int = 4) -> list[dict]:
     Args:
         images: how many pictures to draw.
         seed: the same seed gives the same rows, and more images only add to them.
-        questions: at most this many a picture; the first asks for the count.
+        questions: how many of `QUESTIONS` to ask about each.
 
     Returns:
         Rows as `vlmpack.processors.PreferenceProcessor` takes them. A score is the number of attributes
@@ -65,64 +77,63 @@ def rows(images: int, *, seed: int, questions: int = 4) -> list[dict]:
 
     Example:
         >>> row = rows(1, seed=0)[0]
-        >>> row["prompt"], sorted(row["scores"])
-        ('How many shapes, and on what ground?', [0.0, 1.0, 1.0, 2.0])
+        >>> row["prompt"] in QUESTIONS, sorted(row["scores"])
+        (True, [0.0, 1.0, 1.0, 2.0])
     """
     random = Random(seed)
     return [row for number in range(images) for row in _picture_rows(f"{seed}-{number}", questions, random)]
 
 
+def with_other_pictures(rows: list[dict]) -> list[dict]:
+    """The same questions and answers, each about a picture half the list away: nothing is left to look at."""
+    return [{**row, "images": rows[(place + len(rows) // 2) % len(rows)]["images"]} for place, row in enumerate(rows)]
+
+
 def _picture_rows(name: str, questions: int, random: Random) -> Iterator[dict]:
-    """The rows of one picture. Which are asked may depend on the picture, never on what an answer says."""
-    ground = random.choice(list(GROUNDS))
-    items = _items(random)
-    picture = draw(items, ground, random)
-    what = [(WHAT.format(*place), item, (COLOURS, SHAPES)) for place, item in items.items()]
-    where = [(WHERE.format(*item), place, (ROWS, COLUMNS)) for place, item in items.items()]
-    count = (COUNT, (COUNTS[len(items)], f"on {ground}"), (COUNTS.values(), [f"on {g}" for g in GROUNDS]))
-    others = random.sample(what + where, min(questions - 1, 2 * len(items)))
-    for index, (prompt, right, pools) in enumerate([count, *others]):
-        responses, scores = zip(*_answers(right, pools, random), strict=True)
+    truth = {attribute: random.choice(values) for attribute, values in ATTRIBUTES.items()}
+    picture = draw(truth, random)
+    for place, prompt in enumerate(random.sample(list(QUESTIONS), questions)):
+        answers = _answers(truth, QUESTIONS[prompt], random)
         yield {
-            "id": f"{name}-{index}",
+            "id": f"{name}-{place}",
             "images": [picture],
             "prompt": prompt,
-            "responses": list(responses),
-            "scores": list(scores),
+            "responses": [answer for answer, _ in answers],
+            "scores": [score for _, score in answers],
         }
 
 
-def _items(random: Random) -> dict[tuple[str, str], tuple[str, str]]:
-    """(row, column) → (colour, shape), no item twice. The count is drawn first, so that it is uniform."""
-    count = random.choice(list(COUNTS))
-    places = random.sample(list(product(ROWS, COLUMNS)), count)
-    return dict(zip(places, random.sample(list(product(COLOURS, SHAPES)), count), strict=True))
-
-
-def _answers(right: tuple[str, str], pools: tuple, random: Random) -> list[tuple[str, float]]:
+def _answers(truth: dict[str, str], asked: tuple[str, str], random: Random) -> list[tuple[str, float]]:
     """{right, wrong} x {right, wrong}, shuffled: an answer's text says nothing about its score."""
-    wrong = [random.choice([value for value in pool if value != r]) for r, pool in zip(right, pools, strict=True)]
-    answers = [(" ".join(a), sum(map(str.__eq__, a, right)) * 1.0) for a in product(*zip(right, wrong, strict=True))]
+    choices = []
+    for attribute in asked:
+        wrong = random.choice([value for value in ATTRIBUTES[attribute] if value != truth[attribute]])
+        choices.append([(truth[attribute], 1.0), (wrong, 0.0)])
+    answers = [(f"{first} {second}", a + b) for (first, a), (second, b) in product(*choices)]
     return random.sample(answers, len(answers))
 
 
-def draw(items: dict[tuple[str, str], tuple[str, str]], ground: str, random: Random) -> Image.Image:
-    """A picture of the items. Sizes and centres vary, so two pictures of the same items still differ."""
-    picture = Image.new("RGB", (CELL * len(COLUMNS), CELL * len(ROWS)), GROUNDS[ground])
+def draw(truth: dict[str, str], random: Random) -> Image.Image:
+    """A picture with the shapes in one corner. Sizes and places vary a little, so no two pictures are equal."""
+    picture = Image.new("RGB", (4 * CELL, 4 * CELL), GROUNDS[truth["ground"].removeprefix("on ")])
     canvas = ImageDraw.Draw(picture)
-    for (row, column), (colour, shape) in items.items():
-        radius = CELL * random.uniform(0.38, 0.42)
-        x = CELL * (COLUMNS.index(column) + random.uniform(0.48, 0.52))
-        y = CELL * (ROWS.index(row) + random.uniform(0.48, 0.52))
-        box = (x - radius, y - radius, x + radius, y + radius)
-        if shape == "square":
-            canvas.rectangle(box, COLOURS[colour])
-        elif shape == "ring":
-            canvas.ellipse(box, outline=COLOURS[colour], width=round(radius * 0.4))
-        else:
-            canvas.line((x - radius, y, x + radius, y), COLOURS[colour], round(radius * 0.3))
-            canvas.line((x, y - radius, x, y + radius), COLOURS[colour], round(radius * 0.3))
+    for cell in random.sample(range(4), COUNTS[truth["count"]]):
+        radius = CELL * random.uniform(0.38, 0.46)
+        x = CELL * (2 * COLUMNS.index(truth["column"]) + cell % 2 + random.uniform(0.47, 0.53))
+        y = CELL * (2 * ROWS.index(truth["row"]) + cell // 2 + random.uniform(0.47, 0.53))
+        _draw_shape(canvas, truth["shape"], x, y, radius, COLOURS[truth["colour"]])
     return picture
+
+
+def _draw_shape(canvas: ImageDraw.ImageDraw, shape: str, x: float, y: float, radius: float, colour: tuple) -> None:
+    box = (x - radius, y - radius, x + radius, y + radius)
+    if shape == "square":
+        canvas.rectangle(box, colour)
+    elif shape == "ring":
+        canvas.ellipse(box, outline=colour, width=round(radius * 0.4))
+    else:
+        canvas.line((x - radius, y, x + radius, y), colour, round(radius * 0.5))
+        canvas.line((x, y - radius, x, y + radius), colour, round(radius * 0.5))
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -147,24 +158,18 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def _sentences() -> Iterator[str]:
     """Everything a row can say, as the template says it."""
-    items, places = list(product(COLOURS, SHAPES)), list(product(ROWS, COLUMNS))
-    prompts = [COUNT, *(WHAT.format(*place) for place in places), *(WHERE.format(*item) for item in items)]
-    answers = [*items, *places, *((count, "on", ground) for count in COUNTS.values() for ground in GROUNDS)]
-    yield from (f"USER: \n{prompt} ASSISTANT:" for prompt in prompts)
-    yield from (" " + " ".join(answer) for answer in answers)
+    for prompt, (first, second) in QUESTIONS.items():
+        yield f"USER: \n{prompt} ASSISTANT:"
+        yield from (f" {a} {b}" for a, b in product(ATTRIBUTES[first], ATTRIBUTES[second]))
 
 
 def processor() -> LlavaProcessor:
-    """What a LLaVA checkpoint would come with, at PIXELS x PIXELS.
-
-    The mean puts the grounds near zero. The large deviation lets a patch start about as loud as the
-    embedding of its place, which CLIP initializes small: otherwise "where" is learned long after "what".
-    """
+    """What a LLaVA checkpoint would come with, at PIXELS x PIXELS; the mean is about that of the pictures."""
     images = CLIPImageProcessor(
         size={"shortest_edge": PIXELS},
         crop_size={"height": PIXELS, "width": PIXELS},
-        image_mean=[0.9] * 3,
-        image_std=[4.0] * 3,
+        image_mean=[0.2] * 3,
+        image_std=[0.5] * 3,
     )
     return LlavaProcessor(
         images,
@@ -177,7 +182,7 @@ def processor() -> LlavaProcessor:
 
 
 def llava_config(processor: LlavaProcessor, *, hidden: int = 64) -> LlavaConfig:
-    """The smallest LLaVA that learns this in a minute: CLIP in front of Llama, both from scratch."""
+    """A LLaVA of 160,000 parameters: CLIP in front of Llama, both to be trained from scratch."""
     width = {"hidden_size": hidden, "intermediate_size": 2 * hidden, "num_attention_heads": 4}
     words = processor.tokenizer
     vision = CLIPVisionConfig(**width, num_hidden_layers=1, image_size=PIXELS, patch_size=PATCH)
@@ -196,7 +201,7 @@ def llava_config(processor: LlavaProcessor, *, hidden: int = 64) -> LlavaConfig:
         vision_config=vision,
         text_config=text,
         image_token_index=processor.image_token_id,
-        image_seq_length=len(ROWS) * len(COLUMNS),
+        image_seq_length=(PIXELS // PATCH) ** 2,
         vision_feature_layer=-1,
         pad_token_id=words.pad_token_id,
         dtype="float32",

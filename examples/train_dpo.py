@@ -12,7 +12,7 @@ from vlmpack import DPOConfig, DPOTrainer
 
 def main(arguments: list[str] | None = None) -> DPOTrainer:
     """Train, evaluate and save; returns the trainer."""
-    parser = inputs.flags(__doc__, "outputs/dpo_model", learning_rate=1e-3, epochs=8)
+    parser = inputs.flags(__doc__, "outputs/dpo_model", learning_rate=1e-3, epochs=3)
     parser.add_argument("--beta", type=float, default=0.1, help="strength of the pull towards the reference")
     args = parser.parse_args(arguments)
     set_seed(args.seed)
@@ -24,8 +24,9 @@ def main(arguments: list[str] | None = None) -> DPOTrainer:
             **inputs.training_arguments(args),
             beta=args.beta,
             lr_scheduler_type="cosine",
-            warmup_steps=20,
-            logging_steps=20,
+            warmup_steps=0.05,  # a share of all steps
+            adam_beta2=0.98,
+            logging_steps=50,
             save_strategy="no",
         ),
         train_dataset=train,

@@ -12,7 +12,7 @@ from vlmpack import RewardConfig, RewardModel, RewardTrainer
 
 def main(arguments: list[str] | None = None) -> RewardTrainer:
     """Train, evaluate and save; returns the trainer."""
-    args = inputs.flags(__doc__, "outputs/reward_model", learning_rate=1e-3, epochs=8).parse_args(arguments)
+    args = inputs.flags(__doc__, "outputs/reward_model", learning_rate=1e-3, epochs=3).parse_args(arguments)
     set_seed(args.seed)
     train, held_out = inputs.rows(args)
     model, processor = inputs.model_and_processor(args, train)
@@ -21,8 +21,9 @@ def main(arguments: list[str] | None = None) -> RewardTrainer:
         RewardConfig(
             **inputs.training_arguments(args),
             lr_scheduler_type="cosine",
-            warmup_steps=20,
-            logging_steps=20,
+            warmup_steps=0.05,  # a share of all steps
+            adam_beta2=0.98,
+            logging_steps=50,
             save_strategy="no",
         ),
         train_dataset=train,

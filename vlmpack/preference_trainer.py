@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -158,7 +159,7 @@ class PreferenceTrainer(Trainer):
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         predictions = self.accelerator.gather_for_metrics([torch.cat(scores)], use_gather_object=True)
         predictions = torch.cat([each.cpu() for each in predictions]).numpy()
-        labels = predictions[:, 0].astype(int) * 0
+        labels = np.zeros(len(predictions), dtype=int)  # the preferred one stands first
         metrics = meter.means(self._sum_over_ranks)
         if self.compute_metrics is not None:
             metrics |= self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels))

@@ -12,7 +12,7 @@ from vlmpack import DPOConfig, DPOTrainer
 
 def main(arguments: list[str] | None = None) -> DPOTrainer:
     """Train, evaluate and save; returns the trainer."""
-    parser = inputs.flags(__doc__, "outputs/dpo_model", learning_rate=1e-3, epochs=3)
+    parser = inputs.flags(__doc__, "outputs/dpo_model", learning_rate=1e-3, epochs=2)
     parser.add_argument("--beta", type=float, default=0.1, help="strength of the pull towards the reference")
     args = parser.parse_args(arguments)
     set_seed(args.seed)

@@ -44,15 +44,27 @@ def test_outputs_and_gradients_equal_attention_path_by_path(backend, forest, win
 
 @given(forests())
 def test_runs_cover_every_token_once_and_follow_its_path(forest):
-    walked = paths(forest)
-    tokens = []
+    walked, seen = paths(forest), []
+    spans = [range(start, start + n) for start, n in zip(forest.starts, forest.lengths, strict=True)]
     for run in plan.runs(forest):
-        own = list(range(*run.queries))
-        context = [token for span in run.context for token in range(*span)]
+        own = [token for segment in run.own for token in spans[segment]]
+        context = [token for segment in run.context for token in spans[segment]]
         for place, token in enumerate(own):
             assert walked[token] == context + own[: place + 1]
-        tokens += own
-    assert tokens == list(range(forest.tokens))
+        seen += own
+    assert seen == list(range(forest.tokens))
+
+
+@given(forests())
+def test_folding_keeps_every_tree_whole_in_rows_as_long_as_the_longest(forest):
+    rows = plan.fold(forest)
+    roots = [segment for segment, parent in enumerate(forest.parents) if parent < 0]
+    trees = [tuple(range(forest.starts[root], forest.stops[root])) for root in roots]
+    assert sorted(token for row in rows for token in row) == list(range(forest.tokens))
+    assert max(map(len, rows)) == max(map(len, trees))
+    for tree in trees:
+        (row,) = [row for row in rows if tree[0] in row]
+        assert row[row.index(tree[0]) :][: len(tree)] == tree
 
 
 def test_an_unknown_backend_is_refused_with_those_that_exist():

@@ -13,7 +13,7 @@ MADE = [sample([1, 2], [[3, 1], [2, 4, 0], [1]], [(0, 1), (1, 2)]), sample([5, 1
 def leak_siblings(monkeypatch):
     """`q < reach[k]` removed: a response sees the responses before it."""
     monkeypatch.setattr(masks, "path_causal", lambda reach: lambda b, h, q, k: k <= q)
-    monkeypatch.setattr(plan, "runs", lambda forest: (plan.Run((0, forest.tokens), ()),))
+    monkeypatch.setattr(plan, "runs", lambda forest: (plan.Run(tuple(range(len(forest.parents))), ()),))
 
 
 def shift_plainly(monkeypatch):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tiny import IMAGE, sample, samples
 
 from vlmpack import PackingError, pack
-from vlmpack.packing import first_fit_decreasing
+from vlmpack.bins import first_fit_decreasing
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(50, 200))

@@ -1,11 +1,12 @@
 """The attention itself, one function a backend: packed queries, keys and values in, outputs out."""
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from vlmpack.plan import Plan, Run
+from vlmpack.plan import Plan
 
 
 def attend(
@@ -38,21 +39,31 @@ def attend(
 
 
 def _dense(query, key, value, plan: Plan, *, scale, window, dropout):
-    """One call under the T x T mask."""
+    """One call: the trees as rows of a batch, each under its own mask."""
+    query, key, value = (_fold(x, plan) for x in (query, key, value))
     mask = plan.dense_mask(window)
-    return scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
+    output = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
+    return rearrange(output, "b n l e -> n (b l) e").index_select(1, plan.places)[None]
+
+
+def _fold(tokens: Float[Tensor, "1 N T D"], plan: Plan) -> Float[Tensor, "B N L D"]:
+    """Tokens as rows; what fills a short row is any token, for nobody sees it."""
+    flat = tokens[0].index_select(1, plan.rows.flatten().clamp(min=0))
+    return rearrange(flat, "n (b l) d -> b n l d", b=len(plan.rows))
 
 
 def _paths(query, key, value, plan: Plan, *, scale, window, dropout):
-    """One call a root-to-leaf run: no T x T table, and no work on siblings."""
+    """One call a root-to-leaf run: no table over a whole tree, and no work on siblings."""
+    # split, not slices: the gradient of a slice is as large as the whole sequence
+    queries, keys, values = (x.split(plan.forest.lengths, dim=2) for x in (query, key, value))
     outputs = []
     for run in plan.runs:
-        mask = plan.run_mask(run, window)
+        mask, path = plan.run_mask(run, window), (*run.context, *run.own)
         outputs.append(
             scaled_dot_product_attention(
-                query[:, :, slice(*run.queries)],
-                _path_of(run, key),
-                _path_of(run, value),
+                torch.cat([queries[segment] for segment in run.own], dim=2),
+                torch.cat([keys[segment] for segment in path], dim=2),
+                torch.cat([values[segment] for segment in path], dim=2),
                 attn_mask=mask,
                 is_causal=mask is None,
                 dropout_p=dropout,
@@ -60,12 +71,6 @@ def _paths(query, key, value, plan: Plan, *, scale, window, dropout):
             )
         )
     return torch.cat(outputs, dim=2)
-
-
-def _path_of(run: Run, tokens: Float[Tensor, "1 N T D"]) -> Float[Tensor, "1 N P D"]:
-    """A run's tokens and those before it on its path, in path order."""
-    own = tokens[:, :, slice(*run.queries)]
-    return torch.cat([*(tokens[:, :, slice(*span)] for span in run.context), own], dim=2) if run.context else own
 
 
 def _repeat_heads(tokens: Float[Tensor, "1 M T D"], heads: int) -> Float[Tensor, "1 N T D"]:

@@ -26,8 +26,9 @@ def enable(model: nn.Module, attention: str = "auto") -> nn.Module:
 
     Args:
         model: a transformers model, a PEFT model or a `RewardModel`; changed in place.
-        attention: "dense" (one call a layer, T x T mask), "paths" (one call a root-to-leaf run, nothing
-            quadratic in T), or "auto" (for each pack the one predicted to be faster).
+        attention: "dense" (one call a layer, the trees as rows of a batch, each under its own mask), "paths" (one
+            call a root-to-leaf run, no table over a whole tree), or "auto" (for each pack the one predicted to be
+            faster).
 
     Returns:
         The model.

@@ -7,10 +7,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from vlmpack import masks
+from vlmpack.bins import first_fit_decreasing
 from vlmpack.forest import Forest
 
 BACKENDS = ("auto", "dense", "paths")
-Span = tuple[int, int]  # [start, stop) in the pack
 
 
 class AttentionError(ValueError):
@@ -19,20 +19,15 @@ class AttentionError(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive queries that lie on one root-to-leaf path, and the keys before them on it.
+    """Segments that lie one after the other on a root-to-leaf path and in the pack, and those before them on it.
 
     Attributes:
-        queries: the span of query tokens; each sees the earlier ones of its own run too.
-        context: the spans of the path's tokens before the run, root first; empty for a root's run.
+        own: segments whose tokens are the queries; each token sees the earlier ones of its own run too.
+        context: segments of the path before the run, root first; empty for a root's run.
     """
 
-    queries: Span
-    context: tuple[Span, ...]
-
-    @property
-    def area(self) -> int:
-        """Query-key pairs in the rectangle that a kernel without causal skipping computes."""
-        return _length(self.queries) * (sum(map(_length, self.context)) + _length(self.queries))
+    own: tuple[int, ...]
+    context: tuple[int, ...]
 
 
 def runs(forest: Forest) -> tuple[Run, ...]:
@@ -42,16 +37,31 @@ def runs(forest: Forest) -> tuple[Run, ...]:
     of its own tokens on the prompt's and its own.
 
     Example:
-        >>> [(run.queries, run.context) for run in runs(Forest((-1, 0, 0), (3, 2, 2)))]
-        [((0, 5), ()), ((5, 7), ((0, 3),))]
+        >>> [(run.own, run.context) for run in runs(Forest((-1, 0, 0), (3, 2, 2)))]
+        [((0, 1), ()), ((2,), (0,))]
     """
-    spans = [(start, start + length) for start, length in zip(forest.starts, forest.lengths, strict=True)]
     heads = [s for s, parent in enumerate(forest.parents) if parent < 0 or parent != s - 1]
-    stops = [forest.starts[head] for head in heads[1:]] + [forest.tokens]
-    return tuple(
-        Run((forest.starts[head], stop), tuple(spans[s] for s in forest.ancestors(head)))
-        for head, stop in zip(heads, stops, strict=True)
-    )
+    stops = [*heads[1:], len(forest.parents)]
+    return tuple(Run(tuple(range(head, stop)), forest.ancestors(head)) for head, stop in zip(heads, stops, strict=True))
+
+
+def fold(forest: Forest) -> tuple[tuple[int, ...], ...]:
+    """Deal a pack's trees into rows no longer than the longest tree, for one batched attention call.
+
+    Trees do not see each other, so they need not stand in one square: T x T shrinks to about T x longest tree.
+
+    Returns:
+        B rows of token indices, each tree whole and in order.
+
+    Example:
+        >>> fold(Forest((-1, 0, -1, -1), (2, 2, 3, 1)))
+        ((0, 1, 2, 3), (4, 5, 6, 7))
+    """
+    roots = [segment for segment, parent in enumerate(forest.parents) if parent < 0]
+    trees = [range(forest.starts[root], forest.stops[root]) for root in roots]
+    sizes = [len(tree) for tree in trees]
+    rows = first_fit_decreasing(sizes, max(sizes))
+    return tuple(tuple(token for tree in row for token in trees[tree]) for row in rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,42 +69,60 @@ class Plan:
     """One pack's attention, made once and read by every layer.
 
     Attributes:
-        backend: "dense" (one call, T x T mask) or "paths" (one call a run).
-        runs: the forest as root-to-leaf runs.
+        backend: "dense" (one call a layer) or "paths" (one call a run).
+        forest: the pack's segments.
+        runs: the forest as root-to-leaf runs, for "paths".
+        rows: [B, L] token indices as folded, for "dense"; -1 fills short rows.
         reach: [T] one past the last token that may see each token.
         position: [T] distance along the path; sliding windows compare these.
         layers: the layers that have attended through this plan; each adds its index.
     """
 
     backend: str
+    forest: Forest
     runs: tuple[Run, ...]
+    rows: Int[Tensor, "B L"]
     reach: Int[Tensor, " T"]
     position: Int[Tensor, " T"]
     layers: set[int] = field(default_factory=set)
-    _masks: dict = field(default_factory=dict, repr=False)  # layers of one model share their masks
+    _made: dict = field(default_factory=dict, repr=False)  # layers of one model share their masks
 
-    def dense_mask(self, window: int | None) -> Bool[Tensor, "T T"]:
-        """Who sees whom, for the whole pack at once."""
-        if window not in self._masks:
-            mask = masks.dense(self.reach)
+    @property
+    def places(self) -> Int[Tensor, " T"]:
+        """Where each token stands in the flattened rows."""
+        if "places" not in self._made:
+            flat = self.rows.flatten()
+            filled = (flat >= 0).nonzero()[:, 0]
+            self._made["places"] = torch.empty_like(self.reach).index_put((flat[filled],), filled)
+        return self._made["places"]
+
+    def dense_mask(self, window: int | None) -> Bool[Tensor, "B 1 L L"]:
+        """Who sees whom in each row; what fills a row sees itself, so that no softmax is empty."""
+        if window not in self._made:
+            query, key = self.rows[:, :, None], self.rows[:, None, :]
+            mask = masks.path_causal(self.reach)(0, 0, query, key) & (key >= 0)
             if window is not None:
-                mask &= masks.within(window, self.position, self.position)
-            self._masks[window] = mask
-        return self._masks[window]
+                mask &= self.position[query] - self.position[key] < window
+            mask |= torch.eye(self.rows.shape[1], dtype=torch.bool, device=mask.device)
+            self._made[window] = mask[:, None]
+        return self._made[window]
 
     def run_mask(self, run: Run, window: int | None) -> Bool[Tensor, "Q K"] | None:
         """Who sees whom in one run, keys in path order; None where it is plain causal."""
-        window = window if window is not None and int(self.position[run.queries[1] - 1]) >= window else None
+        last, lengths = run.own[-1], self.forest.lengths
+        if window is not None and self.forest.depths[last] + lengths[last] <= window:
+            window = None  # the whole path lies within it
         if not run.context and window is None:
             return None
-        if (run, window) not in self._masks:
-            query = self.position[slice(*run.queries)]
-            key = torch.cat([self.position[slice(*span)] for span in (*run.context, run.queries)])
+        if (run, window) not in self._made:
+            spans = self.position.split(lengths)
+            query = torch.cat([spans[segment] for segment in run.own])
+            key = torch.cat([spans[segment] for segment in (*run.context, *run.own)])
             mask = key[None, :] <= query[:, None]  # on one path, earlier means a smaller position
             if window is not None:
                 mask &= masks.within(window, query, key)
-            self._masks[run, window] = mask
-        return self._masks[run, window]
+            self._made[run, window] = mask
+        return self._made[run, window]
 
 
 def make(forest: Forest, reach: Int[Tensor, " T"], position: Int[Tensor, " T"], attention: str) -> Plan:
@@ -111,19 +139,28 @@ def make(forest: Forest, reach: Int[Tensor, " T"], position: Int[Tensor, " T"], 
     """
     if attention not in BACKENDS:
         raise AttentionError(f"attention={attention!r} is not a backend; take one of {BACKENDS}")
-    cut = runs(forest)
-    return Plan(_faster(cut, forest.tokens) if attention == "auto" else attention, cut, reach, position)
+    cut, folded = runs(forest), fold(forest)
+    length = max(map(len, folded))
+    rows = torch.tensor([[*row, *[-1] * (length - len(row))] for row in folded], device=reach.device)
+    backend = _faster(forest, cut, rows.shape) if attention == "auto" else attention
+    return Plan(backend, forest, cut, rows, reach, position)
 
 
-# Query-key pairs that one more attention call costs as much time as. Measured on 2 CPU cores, see
-# examples/benchmarks/attention_rule.py.
-CALL_COST = 60_000
+# What one more attention call, and one more row of a call, cost in query-key pairs: the overhead of a call, and of a
+# block of a kernel. Measured on 2 CPU cores by examples/benchmarks/attention_rule.py.
+CALL_COST = 10_000
+ROW_COST = 5_000
 
 
-def _faster(cut: tuple[Run, ...], tokens: int) -> str:
-    paths = sum(run.area + CALL_COST for run in cut)
-    return "dense" if tokens * tokens + CALL_COST <= paths else "paths"
+def _faster(forest: Forest, cut: tuple[Run, ...], rows: tuple[int, int]) -> str:
+    """The backend with the fewer pairs to compute, overheads counted as pairs."""
+    dense = CALL_COST + rows[0] * (ROW_COST + rows[1] ** 2)
+    paths = sum(CALL_COST + area(forest, run) for run in cut)
+    return "dense" if dense <= paths else "paths"
 
 
-def _length(span: Span) -> int:
-    return span[1] - span[0]
+def area(forest: Forest, run: Run) -> int:
+    """Query-key pairs that a kernel computes for a run: half the square if it is plain causal."""
+    queries = sum(forest.lengths[segment] for segment in run.own)
+    context = sum(forest.lengths[segment] for segment in run.context)
+    return queries * (context + queries) if context else queries * queries // 2

@@ -103,7 +103,7 @@ def model_and_processor(args: argparse.Namespace, train: Any) -> tuple[Any, Pref
 def load_model(path: str):
     """A pretrained policy: vision-language where the family is one, else a causal language model."""
     vision = AutoConfig.from_pretrained(path).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    return (AutoModelForImageTextToText if vision else AutoModelForCausalLM).from_pretrained(path)
+    return (AutoModelForImageTextToText if vision else AutoModelForCausalLM).from_pretrained(path, use_safetensors=True)
 
 
 def run(main: Callable[[], Any]) -> None:

@@ -18,7 +18,7 @@ def test_a_saved_reward_model_scores_bit_for_bit_the_same(name, tmp_path):
     model = vlmpack.enable(RewardModel.from_backbone(MODELS[name]().float()))
     model.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
-    loaded = vlmpack.enable(RewardModel.from_pretrained(str(tmp_path)))
+    loaded = RewardModel.from_pretrained(str(tmp_path))  # enables itself
     (pack,) = vlmpack.pack(MADE)
     assert torch.equal(model(pack), loaded(pack))
 
@@ -64,3 +64,13 @@ def test_a_reward_model_in_bfloat16_is_loaded_in_bfloat16(tmp_path):
     RewardModel.from_backbone(llava().bfloat16()).save_pretrained(tmp_path)
     loaded = RewardModel.from_pretrained(str(tmp_path), dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+
+
+def test_pickled_weights_are_not_read_unless_asked_for(tmp_path):
+    model = RewardModel.from_backbone(llama().float())
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        RewardModel.from_pretrained(str(tmp_path))
+    loaded = RewardModel.from_pretrained(str(tmp_path), use_safetensors=False)
+    assert torch.equal(loaded.score.weight, model.score.weight)

@@ -19,8 +19,8 @@ MADE = [
 def test_flops_of_a_sample_worked_out_by_hand():
     lengths = Lengths(prompt=3, responses=(2, 1), images=1)
     cost = Cost(token=10, pair=1, prediction=100, image=1000)
-    # 6 tokens; pairs 3+2+1, then 4+5 for the first response and 4 for the second; 1 + 1 predictions
-    assert packed_flops(lengths, cost) == 60 + (6 + 9 + 4) + 200 + 1000
+    # 6 tokens; pairs 3+2+1, then 4+5 for the first response and 4 for the second; 2 + 1 predictions
+    assert packed_flops(lengths, cost) == 60 + (6 + 9 + 4) + 300 + 1000
     # 5 + 4 tokens; pairs 15 and 10; 2 + 1 predictions; two images
     assert unpacked_flops(lengths, cost) == 90 + 25 + 300 + 2000
 

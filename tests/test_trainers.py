@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import EOS, llama, llava, sample
 
+import scenes
 import vlmpack
 from vlmpack import DPOConfig, DPOTrainer, RewardConfig, RewardModel, RewardTrainer, unpacked
 from vlmpack.config import ConfigError
@@ -295,6 +296,26 @@ def test_a_model_that_is_its_own_reference_is_refused(tmp_path):
             ref_model=model,
             train_dataset=dataset(2, images=False),
         )
+
+
+def test_models_and_processors_of_the_wrong_kind_are_told_what_to_be(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"the model is a LlamaForCausalLM; give it a head with RewardModel\.from_backbone"
+    ):
+        RewardTrainer(llama(), RewardConfig(output_dir=str(tmp_path), report_to=[]))
+    with pytest.raises(ConfigError, match="RewardModel has no language-model head"):
+        DPOTrainer(RewardModel.from_backbone(llama()), DPOConfig(output_dir=str(tmp_path), report_to=[]))
+    with pytest.raises(
+        ConfigError, match=r"processing_class is a TokenizersBackend, .*PreferenceProcessor\(processor\)"
+    ):
+        config = DPOConfig(output_dir=str(tmp_path), report_to=[])
+        DPOTrainer(llama().float(), config, train_dataset=[], processing_class=scenes.tokenizer())
+
+
+def test_workers_prepare_the_same_packs(tmp_path):
+    alone = train("reward", tmp_path, steps=3)
+    helped = train("reward", tmp_path, steps=3, dataloader_num_workers=2)
+    torch.testing.assert_close(curve(helped), curve(alone), rtol=0, atol=1e-6)
 
 
 def test_dropout_is_off_unless_asked_for(tmp_path):

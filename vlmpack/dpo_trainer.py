@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vlmpack import losses, unpacked
 from vlmpack.config import ConfigError, DPOConfig
-from vlmpack.model import enable
+from vlmpack.model import enable, unwrapped
 from vlmpack.pack import Pack
 from vlmpack.preference_trainer import PreferenceTrainer, pairs_of, reward_metrics
 from vlmpack.sample import Sample
@@ -39,6 +39,10 @@ class DPOTrainer(PreferenceTrainer):
     ) -> None:
         if ref_model is model:
             raise ConfigError("ref_model is the model itself; leave ref_model out, and a frozen copy is made")
+        if unwrapped(model).get_output_embeddings() is None:
+            raise ConfigError(
+                f"{type(unwrapped(model)).__name__} has no language-model head, so it gives no log-probability"
+            )
         super().__init__(model, args or DPOConfig(), **others)
         if ref_model is None and not hasattr(self.model, "disable_adapter"):
             ref_model = deepcopy(self.model)

@@ -50,6 +50,11 @@ def enable(model: nn.Module, attention: str = "auto") -> nn.Module:
     return model
 
 
+def is_enabled(model: nn.Module) -> bool:
+    """Whether the model reads packs already."""
+    return hasattr(unwrapped(model).get_decoder(), "vlmpack_attention")
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The transformers model inside wrappers for data parallelism, compilation and adapters."""
     while True:
@@ -74,11 +79,10 @@ def run(model: nn.Module, pack: Pack, **arguments: Any) -> Any:
     """
     base = unwrapped(model)
     decoder = base.get_decoder()
-    attention = getattr(decoder, "vlmpack_attention", None)
-    if attention is None:
+    if not is_enabled(base):
         raise AttentionError(f"{type(base).__name__} does not know packs yet; call vlmpack.enable(model) first")
     support.check_length(base, max(map(sum, zip(pack.forest.depths, pack.forest.lengths, strict=True))))
-    plan = make(pack.forest, pack.reach[0], pack.position_ids[0], attention)
+    plan = make(pack.forest, pack.reach[0], pack.position_ids[0], decoder.vlmpack_attention)
     outputs = model(
         **_text_inputs(pack),
         plan=plan,

@@ -63,6 +63,7 @@ class PreferenceTrainer(Trainer):
         peft_config: Any = None,
     ) -> None:
         _check_devices(args)
+        _check_processor(processing_class)
         model = _with_adapter(model, peft_config)
         if args.packing:
             enable(model, args.attention)
@@ -268,6 +269,14 @@ def _check_devices(args: PreferenceConfig) -> None:
         )
     if not args.packing and args.world_size > 1:
         raise ConfigError("packing=False is for comparison and runs in one process; leave packing on")
+
+
+def _check_processor(processor: Any) -> None:
+    if processor is not None and not hasattr(processor, "measure"):
+        raise ConfigError(
+            f"processing_class is a {type(processor).__name__}, which reads no preference rows; give "
+            f"vlmpack.processors.PreferenceProcessor(processor)"
+        )
 
 
 def _with_adapter(model: nn.Module, peft_config: Any) -> nn.Module:

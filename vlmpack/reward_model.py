@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
-from vlmpack.model import run, unwrapped
+from vlmpack.model import enable, is_enabled, run, unwrapped
 from vlmpack.pack import Pack
 
 
@@ -46,7 +46,7 @@ class RewardModel(PreTrainedModel):
         backbone: the model without its head; built with random weights from the configuration if None.
 
     Example:
-        reward_model = vlmpack.enable(vlmpack.RewardModel.from_pretrained("llava-hf/llava-1.5-7b-hf"))
+        reward_model = vlmpack.RewardModel.from_pretrained("llava-hf/llava-1.5-7b-hf")
         rewards = reward_model(pack)  # [R]
     """
 
@@ -83,8 +83,10 @@ class RewardModel(PreTrainedModel):
         Args:
             path: a folder or hub name, of either kind.
             arguments: as for transformers' `from_pretrained`.
-            options: likewise; remote code stays off unless `trust_remote_code=True` is given.
+            options: likewise. Remote code stays off unless `trust_remote_code=True` is given, and weights that are
+                pickled are not read unless `use_safetensors=False` is.
         """
+        options.setdefault("use_safetensors", True)
         located = {k: options[k] for k in ("revision", "cache_dir", "token", "trust_remote_code") if k in options}
         config = options.get("config") or AutoConfig.from_pretrained(path, **located)
         if config.model_type == cls.config_class.model_type:
@@ -94,6 +96,8 @@ class RewardModel(PreTrainedModel):
     def forward(self, pack: Pack) -> Float[Tensor, " R"]:
         """Reward of every response, from one forward pass of the pack.
 
+        Packs are all that a reward model reads, so it enables itself; `vlmpack.enable` chooses the attention.
+
         Args:
             pack: on the model's device.
 
@@ -101,8 +105,10 @@ class RewardModel(PreTrainedModel):
             [R] rewards, in the pack's order of responses.
 
         Raises:
-            AttentionError: the model was not enabled, or cannot be packed.
+            AttentionError, UnsupportedModelError: the model cannot be packed.
         """
+        if not is_enabled(self):
+            enable(self)
         hidden = run(self.model, pack).last_hidden_state[0, pack.ends]
         return self.score(hidden.to(self.score.weight.dtype))[:, 0]
 

@@ -10,6 +10,7 @@ from vlmpack.config import ConfigError, RewardConfig
 from vlmpack.model import unwrapped
 from vlmpack.pack import Pack
 from vlmpack.preference_trainer import PreferenceTrainer, pairs_of, reward_metrics
+from vlmpack.reward_model import RewardModel
 from vlmpack.sample import Sample
 from vlmpack.survey import DatasetError, SurveyedRows
 
@@ -24,6 +25,11 @@ class RewardTrainer(PreferenceTrainer):
     """
 
     def __init__(self, model: nn.Module, args: RewardConfig | None = None, **others: Any) -> None:
+        if not isinstance(unwrapped(model), RewardModel):
+            raise ConfigError(
+                f"the model is a {type(unwrapped(model)).__name__}; give it a head with "
+                f"RewardModel.from_backbone(model), or load it with RewardModel.from_pretrained"
+            )
         peft_config = others.get("peft_config")
         if peft_config is not None and "score" not in (peft_config.modules_to_save or ()):
             raise ConfigError("the head would stay random: add modules_to_save=['score'] to the peft_config")

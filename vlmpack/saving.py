@@ -77,7 +77,7 @@ def saving(lengths: Iterable[Lengths], cost: Cost) -> Saving:
 def packed_flops(lengths: Lengths, cost: Cost) -> float:
     """Forward FLOPs of one sample with its prompt once: each token meets the keys of its own path only."""
     pairs = _causal(lengths.prompt) + sum(r * lengths.prompt + _causal(r) for r in lengths.responses)
-    predictions = 1 + sum(r - 1 for r in lengths.responses)  # all first tokens from one position
+    predictions = sum(lengths.responses)
     images = lengths.images * cost.image
     return lengths.packed * cost.token + pairs * cost.pair + predictions * cost.prediction + images
 

@@ -1,7 +1,8 @@
 """From a model's outputs on a pack to one number a response."""
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlmpack.pack import Pack
@@ -24,13 +25,9 @@ def response_logps(model: nn.Module, pack: Pack) -> Float[Tensor, " R"]:
     """
     from vlmpack.model import run  # transformers is imported when a model is run, not with vlmpack
 
-    predictors, place = pack.previous[0, pack.targets].unique(return_inverse=True)
+    # The last token of a prompt stands here once a response: K rows more for the head, and no [N, V] gather.
+    predictors = pack.previous[0, pack.targets]
     logits = run(model, pack, logits_to_keep=predictors).logits[0]
-    token_logps = pick(logits, place, pack.input_ids[0, pack.targets])
-    return token_logps.new_zeros(len(pack.ends)).index_add(0, pack.target_of, token_logps)
-
-
-def pick(logits: Float[Tensor, "M V"], rows: Int[Tensor, " N"], tokens: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """Log-probability of each token under the logits in its row; in float32 or better."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits[rows, tokens] - logits.logsumexp(dim=-1)[rows]
+    token_logps = -F.cross_entropy(logits, pack.input_ids[0, pack.targets], reduction="none")
+    return token_logps.new_zeros(len(pack.ends)).index_add(0, pack.target_of, token_logps)

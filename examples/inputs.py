@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import small_models
+import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,6 +18,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 import scenes
 from vlmpack.processors import PreferenceProcessor, PreferenceProcessorConfig, load_rows
+
+DTYPE = torch.float32  # checkpoints are often float16, in which AdamW cannot train
 
 
 def flags(description: str, output_dir: str, learning_rate: float, epochs: float) -> argparse.ArgumentParser:
@@ -32,7 +35,7 @@ def flags(description: str, output_dir: str, learning_rate: float, epochs: float
     )
     add("--eval-dataset", help="likewise; without it a tenth of the rows is held out")
     add("--split", default="train", help="split of a hub dataset")
-    add("--image-root", help="folder that image paths are relative to; without it the data file's own")
+    add("--image-root", help="folder of the images, none outside it is opened; without it the --dataset file's own")
     add("--tokenizer", help="tokenizer of a small random model; without it one is trained on the data")
     add("--output-dir", default=output_dir, help="where checkpoints and the model are written")
     add("--max-tokens", type=int, default=8192, help="tokens in one pack, as many as fit into memory")
@@ -40,8 +43,13 @@ def flags(description: str, output_dir: str, learning_rate: float, epochs: float
     add("--attention", default="auto", choices=["auto", "dense", "paths"], help="attention backend")
     add("--epochs", type=float, default=epochs, help="passes over the data")
     add("--max-steps", type=int, default=-1, help="stop after so many optimizer steps")
-    add("--batch-size", type=int, default=32, help="prompts in an optimizer step, with all their responses")
-    add("--learning-rate", type=float, default=learning_rate, help="peak learning rate")
+    add(
+        "--batch-size",
+        type=int,
+        default=32,
+        help="prompts a process takes in an optimizer step, with all their responses",
+    )
+    add("--learning-rate", type=float, help=f"peak; without it {learning_rate:g}, or with --model the trainer's own")
     add(
         "--max-bad-rows",
         type=float,
@@ -53,9 +61,15 @@ def flags(description: str, output_dir: str, learning_rate: float, epochs: float
     return parser
 
 
-def training_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """What the flags say in the trainers' own words."""
-    return {
+def training_arguments(args: argparse.Namespace, from_scratch: float) -> dict[str, Any]:
+    """What the flags say in the trainers' own words.
+
+    Args:
+        args: the flags.
+        from_scratch: learning rate of a small model that knows nothing; a pretrained one takes the trainer's default.
+    """
+    rate = args.learning_rate if args.learning_rate is not None else None if args.model else from_scratch
+    return ({} if rate is None else {"learning_rate": rate}) | {
         "output_dir": args.output_dir,
         "max_tokens": args.max_tokens,
         "max_length": args.max_length,
@@ -64,7 +78,6 @@ def training_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "max_steps": args.max_steps,
         "per_device_train_batch_size": args.batch_size,
         "per_device_eval_batch_size": args.batch_size,
-        "learning_rate": args.learning_rate,
         "max_bad_rows": args.max_bad_rows,
         "dataloader_num_workers": args.workers,
         "seed": args.seed,
@@ -103,7 +116,9 @@ def model_and_processor(args: argparse.Namespace, train: Any) -> tuple[Any, Pref
 def load_model(path: str):
     """A pretrained policy: vision-language where the family is one, else a causal language model."""
     vision = AutoConfig.from_pretrained(path).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    return (AutoModelForImageTextToText if vision else AutoModelForCausalLM).from_pretrained(path, use_safetensors=True)
+    return (AutoModelForImageTextToText if vision else AutoModelForCausalLM).from_pretrained(
+        path, use_safetensors=True, dtype=DTYPE
+    )
 
 
 def run(main: Callable[[], Any]) -> None:

@@ -67,7 +67,9 @@ def draw_demo(curve: list[tuple[int, float]], accuracies: dict[str, float], rati
         accuracies: share of held-out pairs in the right order, by what was shown.
         ratios: time of a step over the packed step's, by way of computing it.
     """
-    figure, (loss, right, time) = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    figure, (loss, right, time) = plt.subplots(
+        1, 3, figsize=(12.5, 3.6), width_ratios=[1, 1.3, 1], layout="constrained"
+    )
     loss.plot(*zip(*curve, strict=True), color=RESPONSES[0])
     loss.axhline(np.log(2), color=PROMPT, linestyle=":", linewidth=1)
     loss.text(curve[-1][0], np.log(2), "guessing ", ha="right", va="bottom", fontsize=8, color=IMAGE)

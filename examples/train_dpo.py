@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> DPOTrainer:
     trainer = DPOTrainer(
         model,
         DPOConfig(
-            **inputs.training_arguments(args),
+            **inputs.training_arguments(args, from_scratch=1e-3),
             beta=args.beta,
             lr_scheduler_type="cosine",
             warmup_steps=0.05,  # a share of all steps

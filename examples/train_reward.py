@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> RewardTrainer:
     trainer = RewardTrainer(
         RewardModel.from_backbone(model),
         RewardConfig(
-            **inputs.training_arguments(args),
+            **inputs.training_arguments(args, from_scratch=1e-3),
             lr_scheduler_type="cosine",
             warmup_steps=0.05,  # a share of all steps
             adam_beta2=0.98,

@@ -67,7 +67,9 @@ def place_images(prompt: list[Message], images: int, image_token: str) -> list[M
 
 def _blocks(content: str | list[dict[str, Any]], image_token: str) -> list[dict[str, Any]]:
     if not isinstance(content, str):
-        return [{"type": "image"} if block.get("type") == "image" else block for block in content]
+        place = [{"type": "image"}]
+        parts = [place if b["type"] == "image" else _blocks(b["text"], image_token) for b in content]
+        return [block for part in parts for block in part]
     first, *others = content.split(image_token)
     blocks = [{"type": "text", "text": first}] if first else []
     for text in others:

@@ -144,6 +144,9 @@ class PreferenceProcessor:
         """Tokens of the prompt, each image still one token, and of every response after it."""
         text = render_prompt(self.processor, prompt)
         prompt_ids = self._tokens(text)
+        places = prompt_ids.count(self.image_token_id) if self.image_token_id is not None else 0
+        if places != len(read.images):
+            raise TemplateError(f"the chat template writes {places} image tokens for {len(read.images)} images")
         responses = []
         for place, response in enumerate(read.responses):
             ids = self._tokens(render_response(self.processor, prompt, text, response))
@@ -196,8 +199,9 @@ class _named:
             raise RowError(f"a row is a {type(self.row).__name__}; give a dict of columns")
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, RowError | ImageError | TemplateError) and self.row.get("id") is not None:
-            raise type(error)(f"row {self.row['id']!r}: {error}") from None
+        if isinstance(error, ValueError) and self.row.get("id") is not None:
+            kind = type(error) if isinstance(error, RowError | ImageError | TemplateError) else RowError
+            raise kind(f"row {self.row['id']!r}: {error}") from error
 
 
 def _has_image_blocks(conversation: list[Message]) -> bool:

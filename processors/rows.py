@@ -150,7 +150,19 @@ def messages(value: Any, role: str) -> list[Message]:
             raise RowError(
                 f"message {str(dict(message))[:80]} needs a 'role' and a 'content' (text or a list of blocks)"
             )
+        for block in () if isinstance(message["content"], str) else message["content"]:
+            _check_block(block)
     return [dict(message) for message in value]
+
+
+def _check_block(block: Any) -> None:
+    """A content block is a text or the place of an image; its pixels are in the row's `images`."""
+    kind = block.get("type") if isinstance(block, Mapping) else None
+    if kind != "image" and not (kind == "text" and isinstance(block.get("text"), str)):
+        raise RowError(
+            f"content block {str(block)[:80]} is neither {{'type': 'text', 'text': ...}} nor {{'type': 'image'}}; "
+            f"put images into the 'images' column"
+        )
 
 
 def _text_of(conversation: list[Message]) -> str:

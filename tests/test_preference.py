@@ -68,6 +68,19 @@ def test_images_stand_where_the_text_says(hf, processor):
     assert hf.tokenizer.decode(sample.prompt_ids[: is_image.index(1)]).strip().endswith("First")
 
 
+def test_text_blocks_may_place_images_too(processor):
+    blocks = [{"type": "text", "text": "<image>\nWhat is at the top left?"}]
+    row = {**ROW, "prompt": [{"role": "user", "content": blocks}]}
+    assert processor.measure(row) == processor(row).lengths
+    assert (processor(row).prompt_ids == processor.image_token_id).sum() == IMAGE_TOKENS
+
+
+def test_a_template_that_leaves_images_out_is_refused():
+    text_only = "{% for m in messages %}{% for b in m.content %}{{ b.text or '' }}{% endfor %}{% endfor %}"
+    with pytest.raises(TemplateError, match="writes 0 image tokens for 1 images"):
+        with_template(text_only).measure(ROW)
+
+
 def test_a_text_only_row_goes_through_a_vision_processor(processor):
     assert processor({**ROW, "images": []}).images == {}
 
@@ -92,6 +105,7 @@ def test_saving_and_loading_keeps_the_tokens(processor, tmp_path):
         ({"images": [PICTURE], "prompt": "<image> and <image>?"}, "places for 2 images and the row holds 1"),
         ({"images": [PICTURE, PICTURE], "prompt": "only <image>?"}, "places for 1 images and the row holds 2"),
         ({"images": [], "prompt": "<image>?"}, "places for 1 images and the row holds 0"),
+        ({"images": [], "prompt": [{"role": "user", "content": [{"type": "text", "text": "<image>?"}]}]}, "places for 1 images"),
         ({"responses": ["red <image>", "b"]}, "response 0 holds an image"),
         ({"responses": ["a", [{"role": "assistant", "content": [{"type": "image"}]}]]}, "response 1 holds an image"),
         ({"id": "q7", "scores": [1]}, "row 'q7': 'scores' holds 1 values"),

@@ -92,6 +92,8 @@ def test_columns_that_are_none_count_as_absent():
         ({**SCORED, "prompt": [say("user", "Hi"), say("assistant", "Yes")]}, "ends with an assistant's message"),
         ({**SCORED, "prompt": 7}, "neither a string nor a list of messages"),
         ({**SCORED, "prompt": [{"text": "Hi"}]}, "needs a 'role' and a 'content'"),
+        ({**SCORED, "prompt": [{"role": "user", "content": ["What?"]}]}, "content block What.* is neither"),
+        ({**SCORED, "prompt": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}, "put images into the 'images' column"),
         ({**SCORED, "scores": [1.0, 2.0]}, "'scores' holds 2 values for 3 responses"),
         ({**SCORED, "scores": [1.0, float("nan"), 2.0]}, r"'scores'\[1\] is nan; give a finite number"),
         ({**SCORED, "scores": [1.0, "high", 2.0]}, r"'scores'\[1\] is 'high'"),

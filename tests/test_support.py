@@ -171,6 +171,24 @@ def test_families_whose_layers_drop_the_plan_are_refused_when_enabled(family):
         vlmpack.enable(build(family))
 
 
+def test_a_window_that_only_the_mask_knows_is_refused():
+    settings = {"sliding_window": 3, "num_local_experts": 2, "num_experts_per_tok": 1}
+    with pytest.raises(
+        vlmpack.AttentionError, match="PhimoeAttention 0 has a sliding window but does not tell its size"
+    ):
+        vlmpack.enable(build("Phimoe", **settings))
+
+
+def test_a_layer_with_a_mask_of_its_own_is_refused():
+    model = llama()
+    layer = model.model.layers[0].self_attn
+    forward = layer.forward
+    own = torch.ones(1, 1, 3, 3, dtype=torch.bool)
+    layer.forward = lambda *args, **kwargs: forward(*args, **{**kwargs, "attention_mask": own})
+    with pytest.raises(vlmpack.AttentionError, match="LlamaAttention makes an attention mask of its own"):
+        vlmpack.enable(model)
+
+
 def test_a_layer_that_loses_the_plan_fails_loudly():
     model = llama()
     layer = model.model.layers[1].self_attn

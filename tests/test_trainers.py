@@ -7,11 +7,14 @@ from copy import deepcopy
 import pytest
 import torch
 from tiny import EOS, llama, llava, sample
+from transformers import OPTConfig, OPTForCausalLM
 
 import scenes
 import vlmpack
 from vlmpack import DPOConfig, DPOTrainer, RewardConfig, RewardModel, RewardTrainer, unpacked
 from vlmpack.config import ConfigError
+from vlmpack.preflight import disable_dropout
+from vlmpack.restore import CheckpointError, restore
 from vlmpack.survey import DatasetError
 
 
@@ -310,6 +313,53 @@ def test_models_and_processors_of_the_wrong_kind_are_told_what_to_be(tmp_path):
     ):
         config = DPOConfig(output_dir=str(tmp_path), report_to=[])
         DPOTrainer(llama().float(), config, train_dataset=[], processing_class=scenes.tokenizer())
+
+
+def test_trainable_float16_weights_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"trainable weights are float16 .*load the model with dtype=torch\.float32"):
+        DPOTrainer(llama().half(), DPOConfig(output_dir=str(tmp_path), report_to=[]))
+
+
+def test_an_adapter_with_a_frozen_head_is_refused(tmp_path):
+    peft = pytest.importorskip("peft", reason="adapters need peft; install vlmpack[peft]")
+    model = peft.get_peft_model(RewardModel.from_backbone(llava().float()), lora())
+    with pytest.raises(ConfigError, match=r"the head \(score\) is frozen"):
+        RewardTrainer(model, RewardConfig(output_dir=str(tmp_path), report_to=[]))
+
+
+def test_policy_and_reference_agree_before_training_in_mixed_precision_too(tmp_path):
+    config = DPOConfig(output_dir=str(tmp_path), report_to=[], disable_tqdm=True, bf16=True, use_cpu=True)
+    scores = DPOTrainer(llava().float(), config, train_dataset=dataset()).evaluate(dataset(3))
+    assert scores["eval_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert scores["eval_rewards/margins"] == 0
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    model = llama().float()
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lacks 1 weights of LlamaForCausalLM, such as model\.layers\.0\.mlp"):
+        restore(model, str(tmp_path))
+
+
+def test_dropout_that_a_module_keeps_as_a_number_is_off_too():
+    config = OPTConfig(
+        vocab_size=23,
+        hidden_size=16,
+        ffn_dim=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        word_embed_proj_dim=16,
+        dropout=0.5,
+    )
+    model = vlmpack.enable(OPTForCausalLM(config)).train()
+    disable_dropout(model)
+    (pack,) = vlmpack.pack([sample([1, 2], [[3], [4]], [(0, 1)])])
+    assert torch.equal(vlmpack.response_logps(model, pack), vlmpack.response_logps(model, pack))
 
 
 def test_workers_prepare_the_same_packs(tmp_path):

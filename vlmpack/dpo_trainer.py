@@ -67,8 +67,12 @@ class DPOTrainer(PreferenceTrainer):
         """Summed log-probability of each response under the reference, nats."""
         if self.ref_model is not None:
             return _logps(self.ref_model, unit)
+        training = self.model.training
+        self.model.eval()  # a dropout that was left on shall not blur the reference
         with self.accelerator.unwrap_model(self.model).disable_adapter():
-            return _logps(self.model, unit)
+            logps = _logps(self.model, unit)
+        self.model.train(training)
+        return logps
 
     def _frozen(self, model: nn.Module) -> nn.Module:
         if self.args.packing:

@@ -1,5 +1,6 @@
 """Averages over preference pairs, gathered on the device and read when they are logged."""
 
+import torch
 from torch import Tensor
 
 
@@ -13,7 +14,8 @@ class Meter:
     def add(self, metrics: dict[str, Tensor]) -> None:
         """Add [P] values of each metric. No device is waited for."""
         for name, values in metrics.items():
-            values = values.detach().double().sum()
+            exact = torch.float32 if values.device.type == "mps" else torch.float64  # which Apple's GPUs lack
+            values = values.detach().sum(dtype=exact)
             self.sums[name] = self.sums[name] + values if name in self.sums else values
         self.count += len(next(iter(metrics.values())))
 

@@ -149,6 +149,7 @@ def _attention(
         _refuse_lost_plan(module, attention_mask)
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         return sdpa(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others)
+    _refuse_own_mask(module, attention_mask)
     _refuse_extras(module, sliding_window, others)
     plan.layers.add(module.layer_idx)
     output = backends.attend(query, key, value, plan, scale=scaling, window=sliding_window, dropout=dropout)
@@ -163,6 +164,15 @@ def _refuse_lost_plan(module: nn.Module, attention_mask: Tensor | None) -> None:
         )
 
 
+def _refuse_own_mask(module: nn.Module, attention_mask: Tensor | None) -> None:
+    """A layer that puts a mask of its own in place wants something that the plan does not know."""
+    if attention_mask is None or attention_mask.shape != _NO_MASK_SHAPE:
+        raise AttentionError(
+            f"{type(module).__name__} makes an attention mask of its own, which a pack's plan would ignore. This model "
+            f"cannot be packed."
+        )
+
+
 def _refuse_extras(module: nn.Module, window: int | None, others: dict[str, Any]) -> None:
     """What an attention layer asks for beyond causal attention with a window, we cannot do."""
     asked = [name for name in ("softcap", "s_aux", "position_bias", "head_mask") if others.get(name) is not None]
@@ -172,7 +182,10 @@ def _refuse_extras(module: nn.Module, window: int | None, others: dict[str, Any]
             f"support yet. This model cannot be packed."
         )
     kinds = getattr(module.config, "layer_types", None)
-    if kinds and kinds[module.layer_idx] == "sliding_attention" and window is None:
+    windowed = (
+        kinds[module.layer_idx] == "sliding_attention" if kinds else getattr(module.config, "sliding_window", None)
+    )
+    if windowed and window is None:
         raise AttentionError(
             f"{type(module).__name__} {module.layer_idx} has a sliding window but does not tell its size to the "
             f"attention function. This model cannot be packed."

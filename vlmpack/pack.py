@@ -117,4 +117,4 @@ def _pairs(samples: Sequence[Sample]) -> Int[Tensor, "P 2"]:
 def _margins(samples: Sequence[Sample]) -> Float[Tensor, " P"] | None:
     if any(sample.margins is None for sample in samples):
         return None
-    return torch.tensor([margin for sample in samples for margin in sample.margins], dtype=torch.float64)
+    return torch.tensor([margin for sample in samples for margin in sample.margins])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback
@@ -16,6 +17,7 @@ from vlmpack.config import ConfigError, PreferenceConfig
 from vlmpack.meter import Meter
 from vlmpack.model import enable, unwrapped
 from vlmpack.pack import Pack
+from vlmpack.preflight import check_devices, check_precision, check_processor, disable_dropout, with_adapter
 from vlmpack.restore import restore
 from vlmpack.sample import Sample
 from vlmpack.saving import cost_of, saving
@@ -62,9 +64,10 @@ class PreferenceTrainer(Trainer):
         optimizers: tuple = (None, None),
         peft_config: Any = None,
     ) -> None:
-        _check_devices(args)
-        _check_processor(processing_class)
-        model = _with_adapter(model, peft_config)
+        check_devices(args)
+        check_processor(processing_class)
+        model = with_adapter(model, peft_config)
+        check_precision(model)
         if args.packing:
             enable(model, args.attention)
         if args.disable_dropout:
@@ -83,6 +86,10 @@ class PreferenceTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            raise ConfigError(
+                "DeepSpeed and FSDP are not supported yet: they would step once a pack; use DDP or one process"
+            )
         self._say_saving()
 
     def pair_losses(self, model: nn.Module, unit: Pack | Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -158,8 +165,7 @@ class PreferenceTrainer(Trainer):
                 meter.add({"loss": pair_losses, **metrics})
                 scores.append(pair_scores.float())
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        predictions = self.accelerator.gather_for_metrics([torch.cat(scores)], use_gather_object=True)
-        predictions = torch.cat([each.cpu() for each in predictions]).numpy()
+        predictions = torch.cat(gather_object([torch.cat(scores).cpu()])).numpy()
         labels = np.zeros(len(predictions), dtype=int)  # the preferred one stands first
         metrics = meter.means(self._sum_over_ranks)
         if self.compute_metrics is not None:
@@ -170,7 +176,7 @@ class PreferenceTrainer(Trainer):
     def _prepared_for_evaluation(self) -> nn.Module:
         """The model as `Trainer` would have prepared it, when evaluation comes before training."""
         model = self._wrap_model(self.model, training=False)
-        if not self.accelerator._models and model is self.model:
+        if model is self.model and not any(model is prepared for prepared in self.accelerator._models):
             model = self.accelerator.prepare_model(model, evaluation_mode=True)
         model.eval()
         return model
@@ -236,15 +242,6 @@ class PreferenceTrainer(Trainer):
             print(f"vlmpack: {text}", flush=True)
 
 
-def disable_dropout(model: nn.Module) -> None:
-    """Set every dropout of a model to 0, those inside attention too."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
-
-
 def pairs_of(unit: Pack | Sample, device: torch.device) -> Int[Tensor, "P 2"]:
     """Preference pairs as rows of the unit's responses."""
     return torch.as_tensor(unit.pairs, dtype=torch.int64, device=device).reshape(-1, 2)
@@ -259,31 +256,3 @@ def reward_metrics(scores: Float[Tensor, "P 2"]) -> dict[str, Tensor]:
         "rewards/accuracies": (chosen > rejected).float(),  # a tie is not right
         "rewards/margins": chosen - rejected,
     }
-
-
-def _check_devices(args: PreferenceConfig) -> None:
-    if args.n_gpu > 1:
-        raise ConfigError(
-            f"{args.n_gpu} GPUs in one process would need DataParallel, which cannot split a pack; start one process "
-            f"a GPU with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them"
-        )
-    if not args.packing and args.world_size > 1:
-        raise ConfigError("packing=False is for comparison and runs in one process; leave packing on")
-
-
-def _check_processor(processor: Any) -> None:
-    if processor is not None and not hasattr(processor, "measure"):
-        raise ConfigError(
-            f"processing_class is a {type(processor).__name__}, which reads no preference rows; give "
-            f"vlmpack.processors.PreferenceProcessor(processor)"
-        )
-
-
-def _with_adapter(model: nn.Module, peft_config: Any) -> nn.Module:
-    if peft_config is None:
-        return model
-    try:
-        from peft import get_peft_model
-    except ImportError:
-        raise ConfigError("peft_config needs the peft package: pip install 'vlmpack[peft]'") from None
-    return get_peft_model(model, peft_config)

@@ -6,6 +6,10 @@ import torch
 from transformers import PreTrainedModel
 
 
+class CheckpointError(ValueError):
+    """A checkpoint does not hold what the model needs."""
+
+
 def restore(model: PreTrainedModel, folder: str) -> None:
     """Load a checkpoint's weights into a model, every one of them.
 
@@ -18,8 +22,11 @@ def restore(model: PreTrainedModel, folder: str) -> None:
         folder: written by the model's `save_pretrained`.
 
     Raises:
-        RuntimeError: a weight is missing from the checkpoint, or has another shape.
+        CheckpointError: a weight is missing from the checkpoint, or has another shape.
     """
     dtypes = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
     widest = reduce(torch.promote_types, dtypes, torch.float32)  # loses nothing of what was saved
-    model.load_state_dict(type(model).from_pretrained(folder, dtype=widest).state_dict())
+    saved, report = type(model).from_pretrained(folder, dtype=widest, output_loading_info=True)
+    if lost := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
+        raise CheckpointError(f"{folder} lacks {len(lost)} weights of {type(model).__name__}, such as {lost[0]}")
+    model.load_state_dict(saved.state_dict())

@@ -34,12 +34,15 @@ class RewardTrainer(PreferenceTrainer):
         if peft_config is not None and "score" not in (peft_config.modules_to_save or ()):
             raise ConfigError("the head would stay random: add modules_to_save=['score'] to the peft_config")
         super().__init__(model, args or RewardConfig(), **others)
+        if not any("score" in name and p.requires_grad for name, p in self.model.named_parameters()):
+            raise ConfigError("the head (score) is frozen; train it, e.g. by modules_to_save=['score'] in the adapter")
         if self.args.use_margin and isinstance(self.train_dataset, SurveyedRows):
             _refuse_missing_margins(self.train_dataset)
 
     def pair_losses(self, model: nn.Module, unit: Pack | Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `PreferenceTrainer`; scores are the rewards."""
-        rewards = model(unit) if isinstance(unit, Pack) else unpacked.rewards(unwrapped(model), [unit])
+        with self.accelerator.autocast():  # the oracle calls the model's parts, past the prepared forward
+            rewards = model(unit) if isinstance(unit, Pack) else unpacked.rewards(unwrapped(model), [unit])
         pairs = pairs_of(unit, rewards.device)
         loss = losses.bradley_terry(rewards, pairs, margin=self._margin(unit, rewards))
         scores = rewards.detach()[pairs]

@@ -56,6 +56,8 @@ class _Measured(Dataset):
             return self.measure(row)
         except (ValueError, OSError) as error:
             return str(error)
+        except Exception as error:  # one row's surprise must not take the others with it
+            return f"{type(error).__name__}: {error}"
 
 
 def survey(

@@ -1,0 +1,59 @@
+"""What must hold of a model and its settings before a trainer is built around them."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from vlmpack.config import ConfigError, PreferenceConfig
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Set every dropout of a model to 0: the layers, and the numbers that modules hand to functions."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if isinstance(value, float) and (name.endswith("dropout") or name in ("dropout_p", "layerdrop")):
+                setattr(module, name, 0.0)
+
+
+def check_devices(args: PreferenceConfig) -> None:
+    """One process drives one device, and the unpacked comparison runs in one process."""
+    if args.n_gpu > 1:
+        raise ConfigError(
+            f"{args.n_gpu} GPUs in one process would need DataParallel, which cannot split a pack; start one process "
+            f"a GPU with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them"
+        )
+    if not args.packing and args.world_size > 1:
+        raise ConfigError("packing=False is for comparison and runs in one process; leave packing on")
+
+
+def check_precision(model: nn.Module) -> None:
+    """Weights that are trained must survive an optimizer step."""
+    halves = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype == torch.float16]
+    if halves:
+        raise ConfigError(
+            f"{len(halves)} trainable weights are float16 ({halves[0]}), in which an optimizer step overflows; load "
+            f"the model with dtype=torch.float32 or torch.bfloat16 (mixed precision is fp16=True or bf16=True in args)"
+        )
+
+
+def check_processor(processor: Any) -> None:
+    """A processor must read preference rows, not texts."""
+    if processor is not None and not hasattr(processor, "measure"):
+        raise ConfigError(
+            f"processing_class is a {type(processor).__name__}, which reads no preference rows; give "
+            f"vlmpack.processors.PreferenceProcessor(processor)"
+        )
+
+
+def with_adapter(model: nn.Module, peft_config: Any) -> nn.Module:
+    """The model, or an adapter on it if one is asked for."""
+    if peft_config is None:
+        return model
+    try:
+        from peft import get_peft_model
+    except ImportError:
+        raise ConfigError("peft_config needs the peft package: pip install 'vlmpack[peft]'") from None
+    return get_peft_model(model, peft_config)

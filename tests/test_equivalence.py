@@ -15,7 +15,7 @@ REFERENCES = {name: build(seed=1) for name, build in MODELS.items()}
 REWARDS = {name: vlmpack.RewardModel.from_backbone(build()) for name, build in MODELS.items()}
 
 property_based = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-thorough = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+thorough = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def packs_of(made, tight: bool):

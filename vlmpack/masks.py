@@ -39,7 +39,7 @@ def path_causal(reach: Int[Tensor, " T"]) -> Callable:
 
 
 def dense(reach: Int[Tensor, " T"]) -> Bool[Tensor, "T T"]:
-    """`path_causal` as a table, queries in rows. O(T^2) memory: for short packs, tests and pictures."""
+    """`path_causal` as a table, queries in rows. O(T^2) memory: for tests and pictures."""
     token = torch.arange(len(reach), device=reach.device)
     return path_causal(reach)(0, 0, token[:, None], token[None, :])
 

@@ -10,9 +10,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoProcessor, PreTrainedTokenizerBase, ProcessorMixin
 
-from vlmpack import Lengths, Sample
+from vlmpack import ImageInputs, Lengths, Sample
+from vlmpack.families import shares_whole_prompts_only
 from vlmpack.processors.chat import TemplateError, place_images, render_prompt, render_response
-from vlmpack.processors.images import ImageError, open_image
+from vlmpack.processors.images import ImageError, fingerprint, open_image
 from vlmpack.processors.rows import Message, PreferenceRow, RowError, read_row
 
 TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
@@ -95,16 +96,19 @@ class PreferenceProcessor:
         """
         with _named(row):
             read, prompt, images = self._read(row)
-            prompt_ids, responses = self._texts(read, prompt)
-            tensors: dict[str, Tensor] = {}
+            unexpanded, responses = self._texts(read, prompt)
+            prompt_ids, inputs, image_of = torch.tensor(unexpanded), (), None
             if images:
-                prompt_ids, tensors = self._with_images(render_prompt(self.processor, prompt), images, prompt_ids)
+                prompt_ids, inputs = self._with_images(render_prompt(self.processor, prompt), images, unexpanded)
+                image_of = self._image_of(prompt_ids, images)
             return Sample(
-                torch.tensor(prompt_ids),
+                prompt_ids,
                 tuple(map(torch.tensor, responses)),
                 read.pairs,
                 read.margins,
-                tensors,
+                inputs,
+                image_of,
+                shares_whole_prompts_only(self.processor),
             )
 
     def measure(self, row: Mapping[str, Any]) -> Lengths:
@@ -120,7 +124,8 @@ class PreferenceProcessor:
             read, prompt, images = self._read(row)
             prompt_ids, responses = self._texts(read, prompt)
             tokens = len(prompt_ids) - len(images) + sum(self._image_tokens(images))
-            return Lengths(tokens, tuple(map(len, responses)), len(images), len(read.pairs), read.margins is not None)
+            contents = tuple(map(fingerprint, images))
+            return Lengths(tokens, tuple(map(len, responses)), contents, len(read.pairs), read.margins is not None)
 
     def _read(self, row: Mapping[str, Any]) -> tuple[PreferenceRow, list[Message], list[Image.Image]]:
         """The row, its prompt with image blocks in place, and its images decoded."""
@@ -165,8 +170,8 @@ class PreferenceProcessor:
 
     def _with_images(
         self, text: str, images: list[Image.Image], unexpanded: list[int]
-    ) -> tuple[list[int], dict[str, Tensor]]:
-        """The prompt's tokens with every image's own, and the image tensors."""
+    ) -> tuple[Tensor, tuple[ImageInputs, ...]]:
+        """The prompt's tokens with every image's own, and each image's tensors."""
         special = self._adds_special_tokens(text)
         inputs = self.processor(text=[text], images=images, add_special_tokens=special, return_tensors="pt")
         prompt_ids = inputs.pop("input_ids")[0].tolist()
@@ -179,7 +184,18 @@ class PreferenceProcessor:
         plain = [token for token in prompt_ids if token != self.image_token_id]
         if plain != [token for token in unexpanded if token != self.image_token_id]:
             raise TemplateError(f"{type(self.processor).__name__} changes the text's tokens when there are images")
-        return prompt_ids, tensors
+        rows = [{name: value[row : row + 1] for name, value in tensors.items()} for row in range(len(images))]
+        return torch.tensor(prompt_ids), tuple(map(ImageInputs, rows))
+
+    def _image_of(self, prompt_ids: Tensor, images: list[Image.Image]) -> Tensor:
+        """For each token of the prompt, the image whose features it receives; -1 for text."""
+        places, counts = prompt_ids == self.image_token_id, torch.tensor(self._image_tokens(images))
+        if counts.sum() != places.sum():
+            raise TemplateError(
+                f"{type(self.processor).__name__} wrote {places.sum()} image tokens and foretold {counts.tolist()}"
+            )
+        numbers = torch.arange(len(images)).repeat_interleave(counts)
+        return torch.full_like(prompt_ids, -1).masked_scatter(places, numbers)
 
     def _image_tokens(self, images: list[Image.Image]) -> list[int]:
         if not images:

@@ -56,15 +56,34 @@ def test_runs_cover_every_token_once_and_follow_its_path(forest):
 
 
 @given(forests())
-def test_folding_keeps_every_tree_whole_in_rows_as_long_as_the_longest(forest):
-    rows = plan.fold(forest)
-    roots = [segment for segment, parent in enumerate(forest.parents) if parent < 0]
-    trees = [tuple(range(forest.starts[root], forest.stops[root])) for root in roots]
-    assert sorted(token for row in rows for token in row) == list(range(forest.tokens))
-    assert max(map(len, rows)) == max(map(len, trees))
-    for tree in trees:
-        (row,) = [row for row in rows if tree[0] in row]
-        assert row[row.index(tree[0]) :][: len(tree)] == tree
+def test_folded_rows_hold_every_leaf_once_with_its_whole_path(forest):
+    rows, walked = plan.fold(forest), paths(forest)
+    leaves = set(range(len(forest.parents))) - set(forest.parents)
+    for leaf in leaves:
+        end = forest.starts[leaf] + forest.lengths[leaf] - 1
+        (row,) = [row for row in rows if end in row]
+        assert set(walked[end]) <= set(row)
+    for row in rows:
+        assert list(row) == sorted(set(row))
+        needed = {token for end in row for token in walked[end]}
+        assert needed == set(row)
+    assert {token for row in rows for token in row} == set(range(forest.tokens))
+
+
+def test_a_short_shared_beginning_is_repeated_rather_than_making_one_long_row():
+    rows = plan.fold(Forest((-1, *[0] * 8), (3, *[400] * 8)))
+    assert [len(row) for row in rows] == [403] * 8
+    rows = plan.fold(Forest((-1, *[0] * 8), (400, *[3] * 8)))
+    assert [len(row) for row in rows] == [424]
+
+
+def test_a_run_after_a_short_context_is_plain_causal_attention():
+    forest = Forest((-1, 0, 0), (3, 40, 40))
+    made = plan.make(forest, masks.reach(forest), layout.position(forest), "paths")
+    second = made.runs[1]
+    assert (made.queries(second, None), made.run_mask(second, None)) == ((0, 2), None)
+    assert made.queries(second, 5) == (2,)
+    assert made.run_mask(second, 5).shape == (40, 43)
 
 
 def test_an_unknown_backend_is_refused_with_those_that_exist():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny import MODELS, assert_same, differentiate, in_samples_order, llava, pairs_of, sample, samples
+from tiny import MODELS, assert_same, differentiate, in_samples_order, llava, pairs_of, picture, sample, samples, trees, woven
 
 import vlmpack
 from vlmpack import losses, unpacked
@@ -82,11 +82,32 @@ def test_rewards_their_losses_and_gradients_equal_the_unpacked(name, backend, da
     check_rewards_and_bradley_terry(name, backend, data.draw(samples(images=name == "llava")), tight)
 
 
+@pytest.mark.parametrize(("name", "backend"), CASES)
+@settings(property_based, max_examples=20)
+@given(data=st.data(), tight=st.booleans(), depth=st.integers(1, 5))
+def test_trees_of_tokens_and_images_equal_the_unpacked(name, backend, data, tight, depth):
+    made = data.draw(trees(images=name == "llava", depth=depth))
+    check_logps_and_dpo(name, backend, made, tight)
+    check_rewards_and_bradley_terry(name, backend, made, tight)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "backend"), CASES)
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
+@settings(thorough, max_examples=100)
+@given(data=st.data(), tight=st.booleans())
+def test_many_random_trees_equal_the_unpacked(depth, name, backend, data, tight):
+    """2,000 forests: 5 depths, 2 models, 2 backends, 100 each."""
+    made = data.draw(trees(images=name == "llava", depth=depth))
+    check_logps_and_dpo(name, backend, made, tight)
+    check_rewards_and_bradley_terry(name, backend, made, tight)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "backend"), CASES)
 @thorough
 @given(data=st.data(), tight=st.booleans())
-def test_many_random_forests_equal_the_unpacked(name, backend, data, tight):
+def test_many_random_packs_equal_the_unpacked(name, backend, data, tight):
     made = data.draw(samples(images=name == "llava", most=8))
     check_logps_and_dpo(name, backend, made, tight)
     check_rewards_and_bradley_terry(name, backend, made, tight)

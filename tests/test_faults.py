@@ -3,9 +3,9 @@
 import pytest
 import torch
 from test_equivalence import CASES, check_logps_and_dpo, check_rewards_and_bradley_terry
-from tiny import sample
+from tiny import picture, sample, woven
 
-from vlmpack import layout, masks, plan
+from vlmpack import layout, masks, model, plan, prefix, vision
 
 MADE = [sample([1, 2], [[3, 1], [2, 4, 0], [1]], [(0, 1), (1, 2)]), sample([5, 1], [[3, 2], [4, 4]], [(0, 1)])]
 
@@ -42,3 +42,26 @@ def test_the_reward_tests_find(fault, name, backend, monkeypatch):
     fault(monkeypatch)
     with pytest.raises(AssertionError):
         check_rewards_and_bradley_terry(name, backend, MADE, tight=False)
+
+
+ALIKE = [woven([1, picture(seed), 2], [[3, 1], [2, 4]], [(0, 1)]) for seed in (1, 2)]
+OUT_OF_ORDER = [woven([*words, picture(seed), 2], [[3], [4]], [(0, 1)]) for words, seed in (([1], 1), ([2], 2), ([3], 1))]
+
+
+def merge_by_token_id(monkeypatch):
+    """Image tokens compared by their ids, which are the same for all images."""
+    monkeypatch.setattr(prefix._Keys, "_stretch", lambda keys, content, ids, tokens: 22)
+
+
+def place_in_another_order(monkeypatch):
+    """The features of an image that stands twice put elsewhere."""
+    monkeypatch.setattr(model, "placed", lambda base, placements: vision.placed(base, [1 - p for p in placements]))
+
+
+@pytest.mark.parametrize(("name", "backend"), [case for case in CASES if case[0] == "llava"])
+@pytest.mark.parametrize(("fault", "made"), [(merge_by_token_id, ALIKE), (place_in_another_order, OUT_OF_ORDER)])
+def test_the_image_tests_find(fault, made, name, backend, monkeypatch):
+    check_logps_and_dpo(name, backend, made, tight=False)
+    fault(monkeypatch)
+    with pytest.raises(AssertionError):
+        check_logps_and_dpo(name, backend, made, tight=False)

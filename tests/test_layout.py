@@ -44,6 +44,7 @@ def test_targets_are_the_tokens_of_the_path_after_the_prompt(forest, data):
     walked = paths(forest)
     ends = [forest.starts[leaf] + forest.lengths[leaf] - 1 for leaf in leaves]
     prompts = [data.draw(st.integers(0, len(walked[end]) - 1)) for end in ends]
-    tokens, rows = layout.targets(forest, leaves, prompts)
+    tokens, terms = layout.targets(forest, leaves, prompts)
     naive = [(token, row) for row, end in enumerate(ends) for token in walked[end][prompts[row] :]]
-    assert list(zip(tokens.tolist(), rows.tolist(), strict=True)) == naive
+    assert [(tokens[place].item(), row) for place, row in terms.tolist()] == naive
+    assert tokens.tolist() == sorted({token for token, _ in naive})  # each once

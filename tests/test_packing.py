@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import IMAGE, sample, samples
+from tiny import IMAGE, IMAGE_TOKENS, sample, samples, trees
 
 from vlmpack import PackingError, pack
 from vlmpack.bins import first_fit_decreasing
@@ -36,7 +36,7 @@ def test_bin_packing_grows_about_linearly():
 
 
 @settings(deadline=None)
-@given(samples(images=True, most=6))
+@given(samples(images=True, most=6) | st.integers(1, 5).flatmap(lambda depth: trees(images=True, depth=depth)))
 def test_a_pack_lays_every_sample_out_as_given(made):
     packs = pack(made, max_tokens=max(each.lengths.packed for each in made) + 5)
     seen = []
@@ -44,6 +44,7 @@ def test_a_pack_lays_every_sample_out_as_given(made):
         rows = sorted(set(each.sample_of.tolist()))
         seen += rows
         assert each.sample_of.tolist() == [row for row in rows for _ in made[row].response_ids]
+        assert each.tokens <= max(s.lengths.packed for s in made) + 5
         assert_laid_out([made[row] for row in rows], each)
     assert sorted(seen) == list(range(len(made)))
 
@@ -52,22 +53,38 @@ def assert_laid_out(made, each):
     """Follow every response backwards along `previous`: out comes prompt + response, and its pairs and images."""
     ids, before, ends = each.input_ids[0].tolist(), each.previous[0].tolist(), each.ends.tolist()
     expected = [(s.prompt_ids.tolist(), r.tolist()) for s in made for r in s.response_ids]
+    owners = [s for s in made for _ in s.response_ids]
     for row, (end, (prompt, response)) in enumerate(zip(ends, expected, strict=True)):
         path = [end]
         while before[path[0]] >= 0:
             path.insert(0, before[path[0]])
         assert [ids[token] for token in path] == prompt + response
         assert each.position_ids[0, path].tolist() == list(range(len(path)))
-        assert each.targets[each.target_of == row].tolist() == path[len(prompt) :]
+        counted = each.terms[each.terms[:, 1] == row, 0]
+        assert each.targets[counted].tolist() == path[len(prompt) :]
+        assert each.response_lengths[row] == len(response)
+        assert torch.equal(shown(each, path), shown_by(owners[row]))
     pairs = [(s, pair) for s in range(len(made)) for pair in made[s].pairs]
     first = [sum(len(s.response_ids) for s in made[:place]) for place in range(len(made))]
     assert each.pairs.tolist() == [[first[s] + w, first[s] + r] for s, (w, r) in pairs]
     assert each.margins.tolist() == [margin for s in made for margin in s.margins]
-    pixels = [s.images["pixel_values"] for s in made if s.images]
-    assert ("pixel_values" in each.images) == bool(pixels)
-    if pixels:
-        assert torch.equal(each.images["pixel_values"], torch.cat(pixels))
-        assert (each.input_ids == IMAGE).sum() == 4 * len(torch.cat(pixels))
+    assert each.vision_passes == len({image.content for s in made for image in s.images})
+    assert sum(map(len, each.images.values())) == each.vision_passes
+
+
+def shown(each, path) -> torch.Tensor:
+    """The pixels of every image token on a path: the model fills image tokens in the order of the placements."""
+    tokens = [token for token, id in enumerate(each.input_ids[0].tolist()) if id == IMAGE]
+    assert len(tokens) == IMAGE_TOKENS * len(each.placements)
+    image_at = {token: each.placements[place // IMAGE_TOKENS] for place, token in enumerate(tokens)}
+    rows = [each.images["pixel_values"][image_at[token]] for token in path if token in image_at]
+    return torch.stack(rows) if rows else torch.empty(0)
+
+
+def shown_by(sample) -> torch.Tensor:
+    """The same of a sample on its own."""
+    rows = [image.tensors["pixel_values"][0] for image in sample.images for _ in range(IMAGE_TOKENS)]
+    return torch.stack(rows) if rows else torch.empty(0)
 
 
 @pytest.mark.parametrize(

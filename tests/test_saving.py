@@ -12,12 +12,12 @@ from vlmpack.saving import Cost, cost_of, packed_flops, saving, unpacked_flops
 
 MADE = [
     sample([1, 2], [[3, 1], [2, 4, 0], [1]], [(0, 1)], images=1),
-    sample([5, 1, 1], [[3], [4, 4]], [(0, 1)], images=2),
+    sample([5, 1, 1], [[3], [4, 4]], [(0, 1)], images=2, seed=1),
 ]
 
 
 def test_flops_of_a_sample_worked_out_by_hand():
-    lengths = Lengths(prompt=3, responses=(2, 1), images=1)
+    lengths = Lengths(prompt=3, responses=(2, 1), images=(b"one",))
     cost = Cost(token=10, pair=1, prediction=100, image=1000)
     # 6 tokens; pairs 3+2+1, then 4+5 for the first response and 4 for the second; 2 + 1 predictions
     assert packed_flops(lengths, cost) == 60 + (6 + 9 + 4) + 300 + 1000

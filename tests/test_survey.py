@@ -7,7 +7,7 @@ from tiny import sample
 from vlmpack import Lengths
 from vlmpack.survey import DatasetError, survey
 
-GOOD = Lengths(10, (3, 4), images=1, pairs=1)
+GOOD = Lengths(10, (3, 4), images=(b"one",), pairs=1)
 
 
 def look(rows, **settings):
@@ -30,7 +30,7 @@ def test_usable_rows_are_kept_in_order():
 
 
 def test_lengths_are_those_after_truncation():
-    assert look([GOOD], max_length=12).lengths == [Lengths(10, (2, 2), images=1, pairs=1)]
+    assert look([GOOD], max_length=12).lengths == [Lengths(10, (2, 2), images=(b"one",), pairs=1)]
 
 
 def test_more_bad_rows_than_allowed_are_an_error_that_names_them_and_the_remedy():
@@ -69,8 +69,9 @@ def test_when_nothing_is_left_it_is_an_error(rows, message):
 
 
 def test_samples_need_no_processor():
-    surveyed = survey([sample([1], [[2], [3]], [(0, 1)], images=1)], None, name="training", quiet=True)
-    assert surveyed.lengths == [Lengths(5, (1, 1), 1, 1, margins=True)]
+    made = sample([1], [[2], [3]], [(0, 1)], images=1)
+    surveyed = survey([made], None, name="training", quiet=True)
+    assert surveyed.lengths == [Lengths(5, (1, 1), (made.images[0].content,), 1, margins=True)]
     assert torch.equal(surveyed[0].prompt_ids[-1:], torch.tensor([1]))
 
 

@@ -13,7 +13,7 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from vlmpack import Sample
+from vlmpack import ImageInputs, Sample
 
 VOCABULARY, IMAGE, EOS = 23, 22, 0  # EOS is the padding token too, as in many checkpoints
 IMAGE_TOKENS, SIDE = 4, 16
@@ -76,15 +76,35 @@ def llava(seed: int = 0) -> nn.Module:
 MODELS = {"llava": llava, "llama": llama}
 
 
+def picture(seed: int) -> ImageInputs:
+    """One image of noise; the same seed gives the same image."""
+    generator = torch.Generator().manual_seed(seed)
+    return ImageInputs({"pixel_values": torch.randn(1, 3, SIDE, SIDE, generator=generator, dtype=torch.float64)})
+
+
 def sample(
     prompt: list[int], responses: list[list[int]], pairs: list[tuple[int, int]], images: int = 0, seed: int = 0
 ) -> Sample:
     """A sample from plain lists; each image's tokens stand at the start of the prompt."""
-    ids = torch.tensor([IMAGE] * (IMAGE_TOKENS * images) + prompt)
-    pixels = torch.randn(images, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    pictures = [picture(100 * seed + place) for place in range(images)]
+    return woven([*pictures, *prompt], responses, pairs)
+
+
+def woven(prompt: list[int | ImageInputs], responses: list[list[int]], pairs: list[tuple[int, int]]) -> Sample:
+    """A sample whose prompt is given as tokens and images in the order in which they stand."""
+    ids, image_of, images = [], [], []
+    for part in prompt:
+        if isinstance(part, ImageInputs):
+            ids += [IMAGE] * IMAGE_TOKENS
+            image_of += [len(images)] * IMAGE_TOKENS
+            images.append(part)
+        else:
+            ids.append(part)
+            image_of.append(-1)
     margins = tuple(0.5 + place for place in range(len(pairs)))
-    tensors = {"pixel_values": pixels} if images else {}
-    return Sample(ids, tuple(map(torch.tensor, responses)), tuple(pairs), margins, tensors)
+    responses = tuple(map(torch.tensor, responses))
+    stand = torch.tensor(image_of) if images else None
+    return Sample(torch.tensor(ids), responses, tuple(pairs), margins, tuple(images), stand)
 
 
 @st.composite
@@ -98,11 +118,44 @@ def samples(draw, images: bool, most: int = 4) -> list[Sample]:
             responses[-1] = responses[0]  # identical
         if draw(st.booleans()):
             responses[0] = responses[-1][:1]  # a prefix of a sibling, one token long
-        every = [(i, j) for i in range(len(responses)) for j in range(len(responses)) if i < j]
-        pairs = draw(st.lists(st.sampled_from(every), min_size=1, max_size=4, unique=True))
+        pairs = draw(pairs_among(len(responses)))
         pictures = draw(st.integers(0, 2)) if images else 0  # text rows stand among image rows
         made.append(sample(draw(st.lists(word, min_size=1, max_size=5)), responses, pairs, pictures, number))
     return made
+
+
+@st.composite
+def trees(draw, images: bool, depth: int, most: int = 5) -> list[Sample]:
+    """Samples whose prompts branch again and again: a tree of `depth` prompt pieces under each other.
+
+    A piece is a few words or an image; a longer prompt may go on after a shorter one or after one of its responses,
+    as in a conversation. There are few words and few images, so that more is equal than was planned.
+    """
+    words = st.lists(st.integers(EOS, 4), min_size=1, max_size=3)
+    pieces = words | st.integers(0, 2).map(lambda seed: [picture(seed)]) if images else words
+    made: list[Sample] = []
+
+    def grow(beginning: list, level: int) -> None:
+        prompt = [*beginning, *draw(pieces)]
+        if level == depth or (len(made) < most and draw(st.booleans())):
+            responses = draw(st.lists(words, min_size=2, max_size=4))
+            if draw(st.booleans()):
+                responses[-1] = [*responses[0], *draw(words)] if draw(st.booleans()) else responses[0]
+            made.append(woven(prompt, responses, draw(pairs_among(len(responses)))))
+            prompt = [*prompt, *responses[0]] if draw(st.booleans()) else prompt
+        if level < depth:
+            grow(prompt, level + 1)
+            if len(made) < most and draw(st.booleans()):
+                grow(prompt, level + 1)
+
+    grow([], 1)
+    return draw(st.permutations(made))
+
+
+def pairs_among(responses: int) -> st.SearchStrategy:
+    """One to four different pairs of responses."""
+    every = [(i, j) for i in range(responses) for j in range(responses) if i < j]
+    return st.lists(st.sampled_from(every), min_size=1, max_size=4, unique=True)
 
 
 @dataclass

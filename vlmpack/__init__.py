@@ -7,6 +7,7 @@ from importlib import import_module
 
 from vlmpack import losses, unpacked
 from vlmpack.forest import Forest, ForestError
+from vlmpack.image import ImageInputs
 from vlmpack.pack import Pack
 from vlmpack.packing import PackingError, pack
 from vlmpack.plan import AttentionError
@@ -28,6 +29,7 @@ __all__ = [
     "AttentionError",
     "Forest",
     "ForestError",
+    "ImageInputs",
     "Lengths",
     "Pack",
     "PackingError",

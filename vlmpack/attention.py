@@ -59,17 +59,17 @@ def _paths(query, key, value, plan: Plan, *, scale, window, dropout):
     outputs = []
     for run in plan.runs:
         mask, path = plan.run_mask(run, window), (*run.context, *run.own)
-        outputs.append(
-            scaled_dot_product_attention(
-                torch.cat([queries[segment] for segment in run.own], dim=2),
-                torch.cat([keys[segment] for segment in path], dim=2),
-                torch.cat([values[segment] for segment in path], dim=2),
-                attn_mask=mask,
-                is_causal=mask is None,
-                dropout_p=dropout,
-                scale=scale,
-            )
+        output = scaled_dot_product_attention(
+            torch.cat([queries[segment] for segment in plan.queries(run, window)], dim=2),
+            torch.cat([keys[segment] for segment in path], dim=2),
+            torch.cat([values[segment] for segment in path], dim=2),
+            attn_mask=mask,
+            is_causal=mask is None,
+            dropout_p=dropout,
+            scale=scale,
         )
+        own = sum(plan.forest.lengths[segment] for segment in run.own)
+        outputs.append(output[:, :, -own:])
     return torch.cat(outputs, dim=2)
 
 

@@ -40,10 +40,11 @@ def previous(forest: Forest) -> Int[Tensor, " T"]:
 
 def targets(
     forest: Forest, leaves: Sequence[int], prompts: Sequence[int]
-) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
-    """The tokens that a response's log-probability sums over: its path's tokens after the prompt.
+) -> tuple[Int[Tensor, " N"], Int[Tensor, "M 2"]]:
+    """The tokens that are predicted, each once, and which responses each counts for.
 
-    A response is a path with a prompt length, so it may begin in a segment that siblings share.
+    A response is a path with a prompt length, so it may begin in a segment that siblings share. Its
+    log-probability is the sum over its path's tokens after the prompt.
 
     Args:
         forest: the pack's segments.
@@ -51,18 +52,22 @@ def targets(
         prompts: R ints. Tokens of each response's path that belong to its prompt.
 
     Returns:
-        [N] indices of tokens, and for each the row of the response that it counts for.
+        [N] indices of tokens, ascending; [M, 2] terms of the sums: a row of those tokens, and a response.
 
     Example:
         >>> [t.tolist() for t in targets(Forest((-1, 0, 0), (3, 2, 1)), [1, 2], [3, 3])]
-        [[3, 4, 5], [0, 0, 1]]
+        [[3, 4, 5], [[0, 0], [1, 0], [2, 1]]]
     """
-    tokens: list[int] = []
-    rows: list[int] = []
+    spans: list[Tensor] = []
+    rows: list[Tensor] = []
     for row, (leaf, prompt) in enumerate(zip(leaves, prompts, strict=True)):
         for segment in (*forest.ancestors(leaf), leaf):
             skipped = max(0, prompt - forest.depths[segment])  # the segment's own tokens inside the prompt
-            own = range(forest.starts[segment] + skipped, forest.starts[segment] + forest.lengths[segment])
-            tokens += own
-            rows += [row] * len(own)
-    return torch.tensor(tokens), torch.tensor(rows)
+            start, stop = forest.starts[segment] + skipped, forest.starts[segment] + forest.lengths[segment]
+            if start < stop:
+                spans.append(torch.arange(start, stop))
+                rows.append(torch.full((stop - start,), row))
+    tokens = torch.cat(spans)
+    predicted = torch.zeros(forest.tokens, dtype=torch.bool).index_fill(0, tokens, True)
+    place = predicted.cumsum(0) - 1  # of each predicted token among them
+    return predicted.nonzero()[:, 0], torch.stack([place[tokens], torch.cat(rows)], dim=1)

@@ -13,6 +13,7 @@ from vlmpack import support
 from vlmpack.pack import Pack, lay_out
 from vlmpack.plan import BACKENDS, AttentionError, Plan, make
 from vlmpack.sample import Sample
+from vlmpack.vision import placed
 
 IMPLEMENTATION = "vlmpack"  # the name under which transformers finds `_attention`
 
@@ -83,12 +84,8 @@ def run(model: nn.Module, pack: Pack, **arguments: Any) -> Any:
         raise AttentionError(f"{type(base).__name__} does not know packs yet; call vlmpack.enable(model) first")
     support.check_length(base, max(map(sum, zip(pack.forest.depths, pack.forest.lengths, strict=True))))
     plan = make(pack.forest, pack.reach[0], pack.position_ids[0], decoder.vlmpack_attention)
-    outputs = model(
-        **_text_inputs(pack),
-        plan=plan,
-        **_cast_images(base, pack.images),
-        **arguments,
-    )
+    with placed(base, pack.placements):
+        outputs = model(**_text_inputs(pack), plan=plan, **_cast_images(base, pack.images), **arguments)
     _check_layers(decoder, plan)
     return outputs
 

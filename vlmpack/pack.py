@@ -9,28 +9,31 @@ from torch import Tensor
 
 from vlmpack import layout, masks
 from vlmpack.forest import Forest
+from vlmpack.image import join
+from vlmpack.prefix import Merged, merge
 from vlmpack.sample import Sample
 
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """Samples laid out as one forest: each prompt stands once and its responses follow it.
+    """Samples laid out as one forest: what several have in common stands once, and the rest follows it.
 
     Token arrays are [1, T]; responses run over the samples' order, sample by sample.
 
     Attributes:
-        forest: prompts as roots, responses as leaves.
+        forest: images, prompts and responses as segments; what begins alike is shared, at any depth.
         input_ids: [1, T] token ids.
         position_ids: [1, T] distance along the path; every response restarts after its prompt.
         reach: [1, T] one past the last token that may see each token.
-        previous: [1, T] index of the token before each one on its path; -1 at a prompt's start.
-        ends: [R] index of each response's last token.
+        previous: [1, T] index of the token before each one on its path; -1 at a root's start.
+        ends: [R] index of each response's last token, which other responses may continue or share.
         pairs: [P, 2] (preferred, rejected) rows of the R responses.
         margins: [P] how much better the preferred one is; None unless every sample knows.
         sample_of: [R] each response's row in the list given to `vlmpack.pack`.
-        targets: [N] indices of the tokens that are predicted: all tokens after a prompt.
-        target_of: [N] the response that each target counts for.
-        images: the model's image arguments, in the order of their tokens in the pack.
+        targets: [N] indices of the tokens that are predicted, each once: all tokens after a prompt.
+        terms: [M, 2] what each response's log-probability sums: (row of `targets`, response).
+        images: the model's arguments for the distinct images, in the order in which they first stand in the pack.
+        placements: [I] for each place of an image, in token order, the number of the image that stands there.
     """
 
     forest: Forest
@@ -43,8 +46,19 @@ class Pack:
     margins: Float[Tensor, " P"] | None
     sample_of: Int[Tensor, " R"]
     targets: Int[Tensor, " N"]
-    target_of: Int[Tensor, " N"]
+    terms: Int[Tensor, "M 2"]
     images: dict[str, Tensor]
+    placements: tuple[int, ...]
+
+    @property
+    def response_lengths(self) -> Int[Tensor, " R"]:
+        """Tokens of each response."""
+        return torch.zeros_like(self.ends).index_add(0, self.terms[:, 1], torch.ones_like(self.terms[:, 1]))
+
+    @property
+    def vision_passes(self) -> int:
+        """Distinct images in the pack; each runs through the vision tower once."""
+        return len(set(self.placements))
 
     @property
     def tokens(self) -> int:
@@ -65,27 +79,22 @@ class Pack:
         return replace(self, **moved, images={name: change(value) for name, value in self.images.items()})
 
 
-def lay_out(samples: Sequence[Sample], rows: Sequence[int]) -> Pack:
+def lay_out(samples: Sequence[Sample], rows: Sequence[int], merged: Merged | None = None) -> Pack:
     """Lay samples out as one pack.
 
     Args:
         samples: in the order in which they shall stand.
         rows: each sample's row in the caller's list, for `sample_of`.
+        merged: `prefix.merge(samples)`, if that is at hand.
     """
-    parents: list[int] = []
-    pieces: list[Tensor] = []
-    leaves: list[int] = []
-    for sample in samples:
-        root = len(parents)
-        parents += [-1, *(root for _ in sample.response_ids)]
-        leaves += range(root + 1, len(parents))
-        pieces += [sample.prompt_ids, *sample.response_ids]
-    forest = Forest(tuple(parents), tuple(len(piece) for piece in pieces))
+    merged = merged or merge(samples)
+    forest = merged.forest
+    leaves = [leaf for each in merged.leaves for leaf in each]
     prompts = [len(sample.prompt_ids) for sample in samples for _ in sample.response_ids]
-    targets, target_of = layout.targets(forest, leaves, prompts)
+    targets, terms = layout.targets(forest, leaves, prompts)
     return Pack(
         forest=forest,
-        input_ids=torch.cat(pieces)[None],
+        input_ids=torch.from_numpy(merged.input_ids)[None],
         position_ids=layout.position(forest)[None],
         reach=masks.reach(forest)[None],
         previous=layout.previous(forest)[None],
@@ -94,15 +103,10 @@ def lay_out(samples: Sequence[Sample], rows: Sequence[int]) -> Pack:
         margins=_margins(samples),
         sample_of=torch.tensor([row for row, s in zip(rows, samples, strict=True) for _ in s.response_ids]),
         targets=targets,
-        target_of=target_of,
-        images=join_images([sample.images for sample in samples]),
+        terms=terms,
+        images=join(merged.images),
+        placements=merged.placements,
     )
-
-
-def join_images(images: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Put the samples' image tensors one after the other, in the samples' order."""
-    names = dict.fromkeys(name for tensors in images for name in tensors)
-    return {name: torch.cat([tensors[name] for tensors in images if name in tensors]) for name in names}
 
 
 def _pairs(samples: Sequence[Sample]) -> Int[Tensor, "P 2"]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from vlmpack.bins import first_fit_decreasing
 from vlmpack.pack import Pack, lay_out
+from vlmpack.prefix import Merged, merge
 from vlmpack.sample import Sample
+from vlmpack.splitting import split
 
 
 class PackingError(ValueError):
@@ -13,6 +14,9 @@ class PackingError(ValueError):
 
 def pack(samples: Sequence[Sample], max_tokens: int = 8192) -> list[Pack]:
     """Put samples into as few packs as first-fit-decreasing finds, every sample in exactly one.
+
+    What samples have in common at their beginning, images included, stands once a pack: see `prefix.merge`. Samples
+    that share are kept together while they fit; see `splitting.split`.
 
     Args:
         samples: in any order.
@@ -28,11 +32,31 @@ def pack(samples: Sequence[Sample], max_tokens: int = 8192) -> list[Pack]:
         raise PackingError("there are no samples to pack")
     if max_tokens <= 0:
         raise PackingError(f"max_tokens={max_tokens} holds nothing; give the tokens that fit into memory, e.g. 8192")
-    sizes = [sample.lengths.packed for sample in samples]
-    if max(sizes) > max_tokens:
-        row = sizes.index(max(sizes))
+    merged = merge(samples)
+    if merged.forest.tokens <= max_tokens:
+        return [lay_out(samples, range(len(samples)), merged)]
+    weights = [_responses(merged, sample) for sample in range(len(samples))]
+    for row, (prompt, weight) in enumerate(zip(merged.prompts, weights, strict=True)):
+        _check_size(row, _stop(merged, prompt) + weight, max_tokens)
+    parts = split(merged.forest, merged.prompts, weights, max_tokens)
+    return [lay_out([samples[row] for row in rows], rows) for rows in parts]
+
+
+def _stop(merged: Merged, segment: int) -> int:
+    """Tokens from the root to the end of a segment."""
+    return merged.forest.depths[segment] + merged.forest.lengths[segment]
+
+
+def _responses(merged: Merged, sample: int) -> int:
+    """Tokens of a sample's responses, shared beginnings counted once."""
+    forest, stop = merged.forest, _stop(merged, merged.prompts[sample])
+    needed = {segment for leaf in merged.leaves[sample] for segment in (*forest.ancestors(leaf), leaf)}
+    return sum(forest.lengths[segment] for segment in needed if forest.depths[segment] >= stop)
+
+
+def _check_size(row: int, tokens: int, max_tokens: int) -> None:
+    if tokens > max_tokens:
         raise PackingError(
-            f"sample {row} has {sizes[row]} tokens (its prompt once and all its responses), more than "
-            f"max_tokens={max_tokens}; raise max_tokens to {sizes[row]}, or cut responses with max_length"
+            f"sample {row} has {tokens} tokens (its prompt once and all its responses), more than "
+            f"max_tokens={max_tokens}; raise max_tokens to {tokens}, or cut responses with max_length"
         )
-    return [lay_out([samples[row] for row in rows], rows) for rows in first_fit_decreasing(sizes, max_tokens)]

@@ -1,14 +1,16 @@
 """How one pack's attention is computed: which queries meet which keys, and by which backend."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from vlmpack import masks
-from vlmpack.bins import first_fit_decreasing
 from vlmpack.forest import Forest
+from vlmpack.splitting import split
 
 BACKENDS = ("auto", "dense", "paths")
 
@@ -46,22 +48,36 @@ def runs(forest: Forest) -> tuple[Run, ...]:
 
 
 def fold(forest: Forest) -> tuple[tuple[int, ...], ...]:
-    """Deal a pack's trees into rows no longer than the longest tree, for one batched attention call.
+    """Deal a pack's paths into the rows of one batched attention call, as cheaply as a few row lengths allow.
 
-    Trees do not see each other, so they need not stand in one square: T x T shrinks to about T x longest tree.
+    Paths that part see nothing of each other, so they need not stand in one square: T x T shrinks. Where trees
+    share a short beginning, repeating it in several rows costs less than one long row.
 
     Returns:
-        B rows of token indices, each tree whole and in order.
+        B rows of token indices, ascending; each holds the whole path of every leaf in it.
 
     Example:
-        >>> fold(Forest((-1, 0, -1, -1), (2, 2, 3, 1)))
-        ((0, 1, 2, 3), (4, 5, 6, 7))
+        >>> fold(Forest((-1, 0, -1, -1), (40, 20, 30, 10)))[1][:3]  # two rows: the first tree, and the two others
+        (60, 61, 62)
     """
-    roots = [segment for segment, parent in enumerate(forest.parents) if parent < 0]
-    trees = [range(forest.starts[root], forest.stops[root]) for root in roots]
-    sizes = [len(tree) for tree in trees]
-    rows = first_fit_decreasing(sizes, max(sizes))
-    return tuple(tuple(token for tree in row for token in trees[tree]) for row in rows)
+    leaves = sorted(set(range(len(forest.parents))) - set(forest.parents))
+    homes, weights = [forest.parents[leaf] for leaf in leaves], [forest.lengths[leaf] for leaf in leaves]
+    length = max(forest.depths[leaf] + forest.lengths[leaf] for leaf in leaves)  # no row is shorter
+    best, cost = (), float("inf")
+    while True:
+        rows = [_row(forest, [leaves[place] for place in part]) for part in split(forest, homes, weights, length)]
+        price = len(rows) * (ROW_COST + max(map(len, rows)) ** 2)
+        if price < cost:
+            best, cost = tuple(rows), price
+        if len(rows) == 1:
+            return best
+        length = length * 3 // 2 + 1
+
+
+def _row(forest: Forest, leaves: Sequence[int]) -> tuple[int, ...]:
+    """The tokens on the paths to some leaves."""
+    segments = sorted({segment for leaf in leaves for segment in (*forest.ancestors(leaf), leaf)})
+    return tuple(token for s in segments for token in range(forest.starts[s], forest.starts[s] + forest.lengths[s]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +88,8 @@ class Plan:
         backend: "dense" (one call a layer) or "paths" (one call a run).
         forest: the pack's segments.
         runs: the forest as root-to-leaf runs, for "paths".
-        rows: [B, L] token indices as folded, for "dense"; -1 fills short rows.
+        rows: [B, L] token indices as folded, for "dense"; -1 fills short rows, and a token may stand in several.
+        places: [T] one place of each token in the flattened rows.
         reach: [T] one past the last token that may see each token.
         position: [T] distance along the path; sliding windows compare these.
         layers: the layers that have attended through this plan; each adds its index.
@@ -82,19 +99,11 @@ class Plan:
     forest: Forest
     runs: tuple[Run, ...]
     rows: Int[Tensor, "B L"]
+    places: Int[Tensor, " T"]
     reach: Int[Tensor, " T"]
     position: Int[Tensor, " T"]
     layers: set[int] = field(default_factory=set)
     _made: dict = field(default_factory=dict, repr=False)  # layers of one model share their masks
-
-    @property
-    def places(self) -> Int[Tensor, " T"]:
-        """Where each token stands in the flattened rows."""
-        if "places" not in self._made:
-            flat = self.rows.flatten()
-            filled = (flat >= 0).nonzero()[:, 0]
-            self._made["places"] = torch.empty_like(self.reach).index_put((flat[filled],), filled)
-        return self._made["places"]
 
     def dense_mask(self, window: int | None) -> Bool[Tensor, "B 1 L L"]:
         """Who sees whom in each row; what fills a row sees itself, so that no softmax is empty."""
@@ -107,12 +116,26 @@ class Plan:
             self._made[window] = mask[:, None]
         return self._made[window]
 
+    def queries(self, run: Run, window: int | None) -> tuple[int, ...]:
+        """The segments whose queries a run computes: its own, or the whole path if plain causal attention is less.
+
+        Half the square of the path is less than all of its lower part if the context is short; what is computed for
+        the context is dropped.
+        """
+        if self._window(run, window) is None and _is_plain(self.forest, run):
+            return (*run.context, *run.own)
+        return run.own
+
+    def _window(self, run: Run, window: int | None) -> int | None:
+        """The window, unless the whole path lies within it."""
+        last = run.own[-1]
+        longer = window is not None and self.forest.depths[last] + self.forest.lengths[last] > window
+        return window if longer else None
+
     def run_mask(self, run: Run, window: int | None) -> Bool[Tensor, "Q K"] | None:
         """Who sees whom in one run, keys in path order; None where it is plain causal."""
-        last, lengths = run.own[-1], self.forest.lengths
-        if window is not None and self.forest.depths[last] + lengths[last] <= window:
-            window = None  # the whole path lies within it
-        if not run.context and window is None:
+        window, lengths = self._window(run, window), self.forest.lengths
+        if window is None and _is_plain(self.forest, run):
             return None
         if (run, window) not in self._made:
             spans = self.position.split(lengths)
@@ -140,10 +163,17 @@ def make(forest: Forest, reach: Int[Tensor, " T"], position: Int[Tensor, " T"], 
     if attention not in BACKENDS:
         raise AttentionError(f"attention={attention!r} is not a backend; take one of {BACKENDS}")
     cut, folded = runs(forest), fold(forest)
-    length = max(map(len, folded))
-    rows = torch.tensor([[*row, *[-1] * (length - len(row))] for row in folded], device=reach.device)
+    rows = torch.tensor(list(zip_longest(*folded, fillvalue=-1))).T.contiguous()
     backend = _faster(forest, cut, rows.shape) if attention == "auto" else attention
-    return Plan(backend, forest, cut, rows, reach, position)
+    device = reach.device
+    return Plan(backend, forest, cut, rows.to(device), _places(rows, forest.tokens).to(device), reach, position)
+
+
+def _places(rows: Int[Tensor, "B L"], tokens: int) -> Int[Tensor, " T"]:
+    """For each token, a place in the flattened rows where it stands."""
+    flat = rows.flatten()
+    filled = (flat >= 0).nonzero()[:, 0]
+    return torch.zeros(tokens, dtype=torch.int64).scatter_reduce(0, flat[filled], filled, "amax")
 
 
 # What one more attention call, and one more row of a call, cost in query-key pairs: the overhead of a call, and of a
@@ -161,6 +191,16 @@ def _faster(forest: Forest, cut: tuple[Run, ...], rows: tuple[int, int]) -> str:
 
 def area(forest: Forest, run: Run) -> int:
     """Query-key pairs that a kernel computes for a run: half the square if it is plain causal."""
-    queries = sum(forest.lengths[segment] for segment in run.own)
-    context = sum(forest.lengths[segment] for segment in run.context)
-    return queries * (context + queries) if context else queries * queries // 2
+    context, own = _sizes(forest, run)
+    return (context + own) ** 2 // 2 if _is_plain(forest, run) else own * (context + own)
+
+
+def _is_plain(forest: Forest, run: Run) -> bool:
+    """Whether to compute a run as plain causal attention, its context's queries included."""
+    context, own = _sizes(forest, run)
+    return context < own  # half of (context + own) squared against own * (context + own)
+
+
+def _sizes(forest: Forest, run: Run) -> tuple[int, int]:
+    """Tokens of the context, and of the run."""
+    return tuple(sum(forest.lengths[segment] for segment in part) for part in (run.context, run.own))

@@ -1,10 +1,12 @@
 """One row of preference data as the model meets it: a prompt with its images, and its responses."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from vlmpack.image import ImageInputs
 
 
 class SampleError(ValueError):
@@ -18,14 +20,14 @@ class Lengths:
     Attributes:
         prompt: tokens of the prompt, image tokens included.
         responses: R ints. Tokens of each response.
-        images: images in the prompt, each one vision pass.
+        images: a digest of each image in the prompt, equal for equal images.
         pairs: preference pairs among the responses.
         margins: whether it is known how much better the preferred ones are.
     """
 
     prompt: int
     responses: tuple[int, ...]
-    images: int = 0
+    images: tuple[bytes, ...] = ()
     pairs: int = 0
     margins: bool = False
 
@@ -58,18 +60,23 @@ class Sample:
         response_ids: R tensors of one token or more. Each continues the prompt.
         pairs: P (preferred, rejected) rows of `response_ids`; empty if all are tied.
         margins: P floats, how much better the preferred one is (score units); None if unknown.
-        images: the model's image arguments by name, e.g. `pixel_values` [images, 3, height, width],
-            in the order in which their tokens stand in the prompt.
+        images: in the order in which their tokens stand in the prompt.
+        image_of: [L] for each token of the prompt, the image whose features it receives; -1 for text. None: no image.
+        whole_prompt: the prompt's tokens see each other both ways, so that other samples may share it whole or not
+            at all; a token that begins two prompts is not the same in both.
 
     Raises:
-        SampleError: the prompt or a response is empty, or a pair names a response that is not there.
+        SampleError: the prompt or a response is empty, a pair names a response that is not there, or images and
+            their tokens do not fit together.
     """
 
     prompt_ids: Int[Tensor, " L"]
     response_ids: tuple[Int[Tensor, " _"], ...]
     pairs: tuple[tuple[int, int], ...] = ()
     margins: tuple[float, ...] | None = None
-    images: dict[str, Tensor] = field(default_factory=dict)
+    images: tuple[ImageInputs, ...] = ()
+    image_of: Int[Tensor, " L"] | None = None
+    whole_prompt: bool = False
 
     def __post_init__(self) -> None:
         if len(self.prompt_ids) == 0:
@@ -86,12 +93,23 @@ class Sample:
                 )
         if self.margins is not None and len(self.margins) != len(self.pairs):
             raise SampleError(f"{len(self.margins)} margins for {len(self.pairs)} pairs; give one each")
+        self._check_images()
+
+    def _check_images(self) -> None:
+        if self.image_of is None and not self.images:
+            return
+        stand = [] if self.image_of is None else self.image_of[self.image_of >= 0].tolist()
+        if list(dict.fromkeys(stand)) != list(range(len(self.images))):
+            raise SampleError(
+                f"image_of places images {list(dict.fromkeys(stand))} in the prompt and there are {len(self.images)}; "
+                f"give for every token its image's number, from 0 in the order in which they stand, and -1 for text"
+            )
 
     @property
     def lengths(self) -> Lengths:
         """What the sample costs."""
-        images = max((len(tensor) for tensor in self.images.values()), default=0)
         responses = tuple(len(response) for response in self.response_ids)
+        images = tuple(image.content for image in self.images)
         return Lengths(len(self.prompt_ids), responses, images, len(self.pairs), self.margins is not None)
 
     def truncated(self, max_length: int | None) -> "Sample":

@@ -67,8 +67,8 @@ def saving(lengths: Iterable[Lengths], cost: Cost) -> Saving:
         pairs=sum(each.pairs for each in lengths),
         tokens=(sum(each.unpacked for each in lengths), sum(each.packed for each in lengths)),
         passes=(
-            sum(each.images * len(each.responses) for each in lengths),
-            sum(each.images for each in lengths),
+            sum(len(each.images) * len(each.responses) for each in lengths),
+            sum(len(set(each.images)) for each in lengths),
         ),
         flops=(unpacked, packed),
     )
@@ -78,14 +78,14 @@ def packed_flops(lengths: Lengths, cost: Cost) -> float:
     """Forward FLOPs of one sample with its prompt once: each token meets the keys of its own path only."""
     pairs = _causal(lengths.prompt) + sum(r * lengths.prompt + _causal(r) for r in lengths.responses)
     predictions = sum(lengths.responses)
-    images = lengths.images * cost.image
+    images = len(set(lengths.images)) * cost.image
     return lengths.packed * cost.token + pairs * cost.pair + predictions * cost.prediction + images
 
 
 def unpacked_flops(lengths: Lengths, cost: Cost) -> float:
     """Forward FLOPs of one sample with every response on its own."""
     pairs = sum(_causal(lengths.prompt + r) for r in lengths.responses)
-    images = len(lengths.responses) * lengths.images * cost.image
+    images = len(lengths.responses) * len(lengths.images) * cost.image
     return lengths.unpacked * cost.token + pairs * cost.pair + sum(lengths.responses) * cost.prediction + images
 
 

@@ -25,9 +25,10 @@ def response_logps(model: nn.Module, pack: Pack) -> Float[Tensor, " R"]:
     """
     from vlmpack.model import run  # transformers is imported when a model is run, not with vlmpack
 
-    # The last token of a prompt stands here once a response: K rows more for the head, and no [N, V] gather.
+    # A token that several tokens continue stands here once each: a few rows more for the head, and no [N, V] gather.
     predictors = pack.previous[0, pack.targets]
     logits = run(model, pack, logits_to_keep=predictors).logits[0]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     token_logps = -F.cross_entropy(logits, pack.input_ids[0, pack.targets], reduction="none")
-    return token_logps.new_zeros(len(pack.ends)).index_add(0, pack.target_of, token_logps)
+    tokens, responses = pack.terms.unbind(dim=1)
+    return token_logps.new_zeros(len(pack.ends)).index_add(0, responses, token_logps[tokens])

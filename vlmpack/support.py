@@ -5,7 +5,7 @@ from inspect import Parameter, signature
 
 from torch import nn
 
-VISION_FAMILIES = ("llava",)  # proven exact in tests/test_equivalence.py; text decoders are judged by structure
+from vlmpack.families import exact_families
 
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "attention"}
 
@@ -73,9 +73,9 @@ def _encoder_decoder(model: nn.Module) -> str | None:
 
 def _vision_family(model: nn.Module) -> str | None:
     config = getattr(model.config, "backbone_config", model.config)
-    if config is config.get_text_config() or config.model_type in VISION_FAMILIES:
+    if config is config.get_text_config() or config.model_type in exact_families():
         return None
-    return f"the vision-language families proven exact so far are {', '.join(VISION_FAMILIES)}; it is none of them."
+    return f"the vision-language families proven exact so far are {', '.join(exact_families())}; it is none of them."
 
 
 def _token_mixing(model: nn.Module) -> str | None:

@@ -71,7 +71,8 @@ def own_attention(model: nn.Module) -> Iterator[None]:
 def _inputs(model: nn.Module, sample: Sample, response: Int[Tensor, " _"]) -> dict[str, Tensor]:
     first = next(model.parameters())
     ids = torch.cat([sample.prompt_ids, response])[None].to(first.device)
-    images = {name: tensor.to(first.device) for name, tensor in sample.images.items()}
+    names = sample.images[0].tensors if sample.images else ()
+    images = {name: torch.cat([each.tensors[name] for each in sample.images]).to(first.device) for name in names}
     images = {name: x.to(first.dtype) if x.is_floating_point() else x for name, x in images.items()}
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **images}
 

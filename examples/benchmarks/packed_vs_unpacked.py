@@ -25,7 +25,7 @@ import inputs
 
 import vlmpack
 from vlmpack import RewardModel, Sample, losses, unpacked
-from vlmpack.pack import join_images
+from vlmpack.image import join
 
 Step = Callable[[], Tensor]
 
@@ -37,7 +37,7 @@ def padded_scores(model: torch.nn.Module, samples: Sequence[Sample]) -> Tensor:
     ids = torch.nn.utils.rnn.pad_sequence(paths, batch_first=True, padding_value=0)
     lengths = torch.tensor([len(path) for path in paths])
     mask = torch.arange(ids.shape[1]) < lengths[:, None]
-    images = join_images([s.images for s in samples for _ in s.response_ids])
+    images = join([image for s in samples for _ in s.response_ids for image in s.images])
     with unpacked.own_attention(model):
         if isinstance(model, RewardModel):
             hidden = model.model(input_ids=ids, attention_mask=mask.long(), use_cache=False, **images).last_hidden_state

@@ -1,0 +1,100 @@
+"""Merging against the naive count: one token for every distinct beginning of a path."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import IMAGE, IMAGE_TOKENS, picture, trees, woven
+
+from vlmpack import ImageInputs, Sample
+from vlmpack.prefix import merge
+
+
+def keyed(sample: Sample) -> list[tuple]:
+    """A prompt's tokens as what makes them the same: id, image, place in the image."""
+    image_of = [-1] * len(sample.prompt_ids) if sample.image_of is None else sample.image_of.tolist()
+    seen: dict[int, int] = {}
+    keys = []
+    for token, image in zip(sample.prompt_ids.tolist(), image_of, strict=True):
+        place = seen[image] = seen.get(image, -1) + 1
+        pixels = sample.images[image].tensors["pixel_values"].numpy().tobytes() if image >= 0 else b""
+        keys.append((token, pixels, place if image >= 0 else 0))
+    return keys
+
+
+def beginnings(samples: list[Sample]) -> set[tuple]:
+    """Every distinct beginning of every path."""
+    paths = [
+        [*keyed(sample), *((t, b"", 0) for t in response.tolist())]
+        for sample in samples
+        for response in sample.response_ids
+    ]
+    return {tuple(path[: end + 1]) for path in paths for end in range(len(path))}
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_a_merged_forest_has_one_token_for_every_distinct_beginning(data):
+    made = data.draw(trees(images=True, depth=data.draw(st.integers(1, 5))))
+    merged = merge(made)
+    assert merged.forest.tokens == len(beginnings(made))
+    for sample, prompt, leaves in zip(made, merged.prompts, merged.leaves, strict=True):
+        assert path_to(merged, prompt) == sample.prompt_ids.tolist()
+        for response, leaf in zip(sample.response_ids, leaves, strict=True):
+            assert path_to(merged, leaf) == sample.prompt_ids.tolist() + response.tolist()
+
+
+def path_to(merged, segment) -> list[int]:
+    forest = merged.forest
+    spans = [slice(forest.starts[s], forest.starts[s] + forest.lengths[s]) for s in (*forest.ancestors(segment), segment)]
+    return np.concatenate([merged.input_ids[span] for span in spans]).tolist()
+
+
+def test_a_simple_sample_is_a_prompt_and_its_responses():
+    merged = merge([woven([1, 2, 3], [[4, 5], [6]], [(0, 1)])])
+    assert (merged.forest.parents, merged.forest.lengths) == ((-1, 0, 0), (3, 2, 1))
+
+
+def test_responses_that_begin_alike_share_their_beginning_and_equal_ones_cost_nothing():
+    merged = merge([woven([1, 2], [[4, 5, 6], [4, 5, 7], [4, 5, 6], [4]], [(0, 1)])])
+    assert (merged.forest.parents, merged.forest.lengths) == ((-1, 0, 1, 2, 2), (2, 1, 1, 1, 1))
+    assert merged.leaves == ((3, 4, 3, 1),)  # the last response ends where the others go on
+
+
+def test_two_questions_on_one_image_share_its_tokens_and_its_vision_pass():
+    merged = merge([woven([picture(7), 1, 2], [[3]], []), woven([9], [[3]], []), woven([picture(7), 4], [[5]], [])])
+    assert merged.forest.tokens == IMAGE_TOKENS + 3 + 2 + 2
+    assert (len(merged.images), merged.placements) == (1, (0,))
+
+
+def test_images_that_differ_in_one_pixel_never_merge():
+    other = picture(7).tensors["pixel_values"].clone()
+    other[0, 1, 3, 5] = torch.nextafter(other[0, 1, 3, 5], torch.tensor(9.0, dtype=torch.float64))
+    one = woven([1, picture(7), 2], [[3], [4]], [(0, 1)])
+    two = woven([1, ImageInputs({"pixel_values": other}), 2], [[3], [4]], [(0, 1)])
+    assert torch.equal(one.prompt_ids, two.prompt_ids)
+    merged = merge([one, two])
+    assert merged.forest.tokens == 1 + 2 * (IMAGE_TOKENS + 1 + 2)  # only the token before the images is the same
+    assert (len(merged.images), merged.placements) == (2, (0, 1))
+
+
+def test_an_image_after_another_text_stands_twice_and_is_encoded_once():
+    merged = merge([woven([1, picture(7), 2], [[3]], []), woven([5, picture(8), picture(7), 2], [[3]], [])])
+    assert merged.forest.tokens == (IMAGE_TOKENS + 3) + (2 * IMAGE_TOKENS + 3)
+    assert (len(merged.images), merged.placements) == (2, (0, 1, 0))
+
+
+def test_an_image_token_is_not_a_text_token_of_the_same_id():
+    merged = merge([woven([picture(7), 2], [[3]], []), woven([IMAGE] * IMAGE_TOKENS + [2], [[3]], [])])
+    assert merged.forest.tokens == 2 * (IMAGE_TOKENS + 2)
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_prompts_seen_both_ways_are_shared_whole_or_not_at_all(images):
+    beginning = [picture(7), 1] if images else [6, 1]
+    made = [woven([*beginning, end], [[3, 4], [3, 5]], [(0, 1)]) for end in (2, 2, 8)]
+    whole = [Sample(s.prompt_ids, s.response_ids, s.pairs, s.margins, s.images, s.image_of, True) for s in made]
+    prompt = len(made[0].prompt_ids)
+    assert merge(made).forest.tokens == prompt + 1 + 2 * 3
+    assert merge(whole).forest.tokens == 2 * prompt + 2 * 3

@@ -125,7 +125,7 @@ class PreferenceProcessor:
             prompt_ids, responses = self._texts(read, prompt)
             tokens = len(prompt_ids) - len(images) + sum(self._image_tokens(images))
             contents = tuple(map(fingerprint, images))
-            return Lengths(tokens, tuple(map(len, responses)), contents, len(read.pairs), read.margins is not None)
+            return Lengths(tokens, tuple(map(len, responses)), contents, read.pairs, read.margins is not None)
 
     def _read(self, row: Mapping[str, Any]) -> tuple[PreferenceRow, list[Message], list[Image.Image]]:
         """The row, its prompt with image blocks in place, and its images decoded."""

@@ -10,12 +10,14 @@ from pathlib import Path
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parent.parent
+FOLDERS = {"vlmpack": ROOT / "vlmpack", "vlmpack.processors": ROOT / "processors"}
+UNCHECKED = {"__init__", "config"}  # config: transformers' own
 CHECKED = [
-    f"vlmpack.{path.stem}" for path in (ROOT / "vlmpack").glob("*.py") if path.stem not in ("__init__", "config")
+    ".".join([package, *path.relative_to(folder).with_suffix("").parts])
+    for package, folder in FOLDERS.items()
+    for path in folder.rglob("*.py")
+    if path.stem not in UNCHECKED
 ]
-CHECKED += [
-    f"vlmpack.processors.{path.stem}" for path in (ROOT / "processors").glob("*.py")
-]  # config: transformers' own
 install_import_hook(CHECKED, "typecheck.check")
 
 import torch  # noqa: E402

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted([*(ROOT / "vlmpack").glob("*.py"), *(ROOT / "processors").glob("*.py")])
+FILES = sorted([*(ROOT / "vlmpack").rglob("*.py"), *(ROOT / "processors").rglob("*.py")])
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc"}
 
 
 def module_of(path: Path) -> str:
-    package = "vlmpack" if path.parent.name == "vlmpack" else "vlmpack.processors"
-    return package if path.stem == "__init__" else f"{package}.{path.stem}"
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = ("vlmpack", *parts) if parts[0] == "processors" else parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imported(path: Path, *, at_import: bool = False) -> set[str]:
@@ -45,7 +46,7 @@ def test_imports_run_one_way():
 def test_only_processors_know_processors_and_nobody_the_folder_by_its_name(path):
     names = {name.split(".")[0] for name in imported(path)}
     assert "processors" not in names
-    if path.parent.name == "vlmpack":
+    if path.is_relative_to(ROOT / "vlmpack"):
         assert not any(name.startswith("vlmpack.processors") for name in imported(path))
 
 

@@ -4,7 +4,19 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny import MODELS, assert_same, differentiate, in_samples_order, llava, pairs_of, picture, sample, samples, trees, woven
+from tiny import (
+    MODELS,
+    assert_same,
+    differentiate,
+    in_samples_order,
+    llava,
+    pairs_of,
+    picture,
+    sample,
+    samples,
+    trees,
+    woven,
+)
 
 import vlmpack
 from vlmpack import losses, unpacked

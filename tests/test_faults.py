@@ -45,7 +45,9 @@ def test_the_reward_tests_find(fault, name, backend, monkeypatch):
 
 
 ALIKE = [woven([1, picture(seed), 2], [[3, 1], [2, 4]], [(0, 1)]) for seed in (1, 2)]
-OUT_OF_ORDER = [woven([*words, picture(seed), 2], [[3], [4]], [(0, 1)]) for words, seed in (([1], 1), ([2], 2), ([3], 1))]
+OUT_OF_ORDER = [
+    woven([*words, picture(seed), 2], [[3], [4]], [(0, 1)]) for words, seed in (([1], 1), ([2], 2), ([3], 1))
+]
 
 
 def merge_by_token_id(monkeypatch):

@@ -47,7 +47,9 @@ def test_a_merged_forest_has_one_token_for_every_distinct_beginning(data):
 
 def path_to(merged, segment) -> list[int]:
     forest = merged.forest
-    spans = [slice(forest.starts[s], forest.starts[s] + forest.lengths[s]) for s in (*forest.ancestors(segment), segment)]
+    spans = [
+        slice(forest.starts[s], forest.starts[s] + forest.lengths[s]) for s in (*forest.ancestors(segment), segment)
+    ]
     return np.concatenate([merged.input_ids[span] for span in spans]).tolist()
 
 

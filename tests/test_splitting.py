@@ -42,7 +42,9 @@ def test_every_item_lies_in_one_part_and_no_part_is_too_large(case):
 def with_leaves(forest: Forest, homes, weights) -> tuple[Forest, list[int]]:
     """The forest with each item's own tokens as a leaf under its home, and the homes in it."""
     parents, lengths, number = [], [], {-1: -1}
-    children = {s: [c for c, parent in enumerate(forest.parents) if parent == s] for s in range(-1, len(forest.parents))}
+    children = {
+        s: [c for c, parent in enumerate(forest.parents) if parent == s] for s in range(-1, len(forest.parents))
+    }
 
     def lay(segment):
         for child in children[segment]:

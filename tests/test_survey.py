@@ -7,7 +7,7 @@ from tiny import sample
 from vlmpack import Lengths
 from vlmpack.survey import DatasetError, survey
 
-GOOD = Lengths(10, (3, 4), images=(b"one",), pairs=1)
+GOOD = Lengths(10, (3, 4), images=(b"one",), pairs=((0, 1),))
 
 
 def look(rows, **settings):
@@ -20,7 +20,7 @@ def look(rows, **settings):
 
 
 def test_usable_rows_are_kept_in_order():
-    rows = [GOOD, Lengths(5, (2, 2), pairs=0), GOOD, "broken", Lengths(50, (2, 2), pairs=1)]
+    rows = [GOOD, Lengths(5, (2, 2), pairs=()), GOOD, "broken", Lengths(50, (2, 2), pairs=((0, 1),))]
     surveyed = look(rows, max_length=20, max_bad_rows=0.5)
     assert surveyed.kept == [0, 2]
     assert [surveyed[0], surveyed[1]] == [GOOD, GOOD]
@@ -30,7 +30,7 @@ def test_usable_rows_are_kept_in_order():
 
 
 def test_lengths_are_those_after_truncation():
-    assert look([GOOD], max_length=12).lengths == [Lengths(10, (2, 2), images=(b"one",), pairs=1)]
+    assert look([GOOD], max_length=12).lengths == [Lengths(10, (2, 2), images=(b"one",), pairs=((0, 1),))]
 
 
 def test_more_bad_rows_than_allowed_are_an_error_that_names_them_and_the_remedy():
@@ -49,7 +49,7 @@ def test_a_row_larger_than_a_pack_is_an_error_that_names_it_and_the_remedy():
         DatasetError,
         match=r"1 of the training rows .* max_tokens=40: rows 1\. .*row 1, has 44, 40 of them in its prompt\. Set max_tokens=44",
     ):
-        look([GOOD, Lengths(40, (2, 2), pairs=1)], max_tokens=40)
+        look([GOOD, Lengths(40, (2, 2), pairs=((0, 1),))], max_tokens=40)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_when_nothing_is_left_it_is_an_error(rows, message):
 def test_samples_need_no_processor():
     made = sample([1], [[2], [3]], [(0, 1)], images=1)
     surveyed = survey([made], None, name="training", quiet=True)
-    assert surveyed.lengths == [Lengths(5, (1, 1), (made.images[0].content,), 1, margins=True)]
+    assert surveyed.lengths == [Lengths(5, (1, 1), (made.images[0].content,), ((0, 1),), margins=True)]
     assert torch.equal(surveyed[0].prompt_ids[-1:], torch.tensor([1]))
 
 

@@ -136,7 +136,7 @@ def test_predictions_and_compute_metrics_get_one_row_a_pair(tmp_path):
 
 def test_several_evaluation_sets_and_the_best_model_work_as_in_any_trainer(tmp_path):
     config = RewardConfig(
-        output_dir=str(tmp_path), max_steps=6, learning_rate=0.3, eval_strategy="steps", eval_steps=2, save_steps=2, report_to=[],
+        output_dir=str(tmp_path), max_steps=6, learning_rate=10.0, eval_strategy="steps", eval_steps=2, save_steps=2, report_to=[],
         load_best_model_at_end=True, metric_for_best_model="eval_a_loss", disable_tqdm=True, save_total_limit=3,
     )  # fmt: skip
     model = RewardModel.from_backbone(llava().float())
@@ -182,7 +182,7 @@ def test_the_reference_is_the_model_as_it_was_given(tmp_path):
     trainer = train("dpo", tmp_path, model=model, steps=3)
     (pack,) = vlmpack.pack(dataset(3))
     expected = unpacked.response_logps(before, dataset(3)).detach()
-    torch.testing.assert_close(trainer.reference_logps(pack), expected)
+    torch.testing.assert_close(trainer.reference_scores(pack), expected)
     assert not any(p.requires_grad for p in trainer.ref_model.parameters())
     assert (vlmpack.response_logps(trainer.model, pack) - expected).abs().max() > 1e-4
 
@@ -201,8 +201,8 @@ def test_with_an_adapter_the_reference_is_the_model_without_it(tmp_path):
     assert trainer.ref_model is None
     trainer.train()
     (pack,) = vlmpack.pack(rows[:3])
-    torch.testing.assert_close(trainer.reference_logps(pack), unpacked.response_logps(before, rows[:3]).detach())
-    assert (vlmpack.response_logps(trainer.model, pack).detach() - trainer.reference_logps(pack)).abs().max() > 1e-4
+    torch.testing.assert_close(trainer.reference_scores(pack), unpacked.response_logps(before, rows[:3]).detach())
+    assert (vlmpack.response_logps(trainer.model, pack).detach() - trainer.reference_scores(pack)).abs().max() > 1e-4
     packed = vlmpack.response_logps(trainer.model, pack)
     torch.testing.assert_close(packed, unpacked.response_logps(trainer.model, rows[:3]))
 
@@ -280,7 +280,7 @@ def test_a_frozen_vision_tower_keeps_no_activations():
         (RewardConfig, {"attention": "flash"}, "attention='flash' is not one of auto, dense, paths"),
         (RewardConfig, {"max_bad_rows": 2.0}, "give 0 to 1"),
         (RewardConfig, {"remove_unused_columns": True}, "remove_unused_columns=True would take away"),
-        (DPOConfig, {"loss_type": "ipo"}, "loss_type='ipo' is not there yet"),
+        (DPOConfig, {"loss_type": "dpo"}, "loss_type=.dpo. is not one of sigmoid, "),
         (DPOConfig, {"label_smoothing": 0.7}, "label_smoothing=0.7"),
         (DPOConfig, {"beta": 0.0}, "beta=0.0 must be positive"),
     ],

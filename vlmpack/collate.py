@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from vlmpack.packing import pack
+from vlmpack.preferences import compared, preferred_tokens, weight
 from vlmpack.sample import Sample
 
 
@@ -19,22 +20,28 @@ class Collator:
         max_tokens: tokens of a pack.
         max_length: tokens of prompt + response; response tails are cut.
         packing: units are packs; if not, single samples for the unpacked computation.
+        pairing: which pairs are compared; see `preferences.selected`.
+        prompt_weight: see `preferences.weight`.
     """
 
     processor: Callable[[Any], Sample] | None
     max_tokens: int
     max_length: int | None = None
     packing: bool = True
+    pairing: str = "all"
+    prompt_weight: str = "pairs"
 
     def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
         """Process and pack a batch.
 
         Returns:
-            `units`: packs or samples; `pairs`: [1] how many preference pairs they hold together.
+            `units`: packs or samples; `weights`: [2] what their preferences weigh together, and the tokens of the
+            preferred responses with the same weights.
         """
-        samples = [self._sample(row).truncated(self.max_length) for row in rows]
+        samples = [compared(self._sample(row).truncated(self.max_length), self.pairing) for row in rows]
         units = pack(samples, self.max_tokens) if self.packing else samples
-        return {"pairs": torch.tensor([sum(len(sample.pairs) for sample in samples)]), "units": units}
+        weights = [(weight(each, self.prompt_weight), preferred_tokens(each, self.prompt_weight)) for each in samples]
+        return {"weights": torch.tensor(weights).sum(0), "units": units}
 
     def _sample(self, row: Any) -> Sample:
         return row if isinstance(row, Sample) else self.processor(row)

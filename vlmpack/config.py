@@ -6,6 +6,15 @@ import torch
 from transformers import TrainingArguments
 
 from vlmpack.plan import BACKENDS
+from vlmpack.preferences import PAIRINGS, PROMPT_WEIGHTS
+
+# The losses by what they need; all are in vlmpack/objective.py.
+CONTRASTS = (
+    *("sigmoid", "sigmoid_norm", "robust", "hinge", "ipo", "exo_pair", "nca_pair", "bco_pair", "sppo_hard"),
+    *("apo_zero", "apo_down", "discopop", "plackett_luce"),
+)
+SORTED = ("aot", "aot_unpaired")  # compare the pairs of a batch in sorted order, so they need all of them at once
+REFERENCE_FREE = ("sft", "cpo", "simpo", "orpo")
 
 
 class ConfigError(ValueError):
@@ -23,6 +32,11 @@ class PreferenceConfig(TrainingArguments):
         attention: "auto", "dense" or "paths"; see `vlmpack.enable`.
         packing: compute packed. False runs every response on its own (slow; the same training).
         disable_dropout: dropout would make packed and unpacked differ.
+        pairing: which pairs of a prompt's responses are compared: "all", the "best" against the rest, or "adjacent"
+            ones. Ties make no pair.
+        prompt_weight: a prompt weighs as much as it has "pairs", or "one": its pairs are averaged.
+        group_by_image: let rows that show the same images meet in a batch, where they share them. Off, since it
+            changes which rows meet.
         max_bad_rows: the share of rows that may be unreadable; they are reported and left out. More is an error.
     """
 
@@ -33,6 +47,9 @@ class PreferenceConfig(TrainingArguments):
     attention: str = field(default="auto", metadata={"help": "auto, dense or paths."})
     packing: bool = field(default=True, metadata={"help": "Encode each prompt once; False: once per response."})
     disable_dropout: bool = field(default=True, metadata={"help": "Set every dropout to 0."})
+    pairing: str = field(default="all", metadata={"help": "Pairs that are compared: all, best or adjacent."})
+    prompt_weight: str = field(default="pairs", metadata={"help": "A prompt weighs its pairs, or one."})
+    group_by_image: bool = field(default=False, metadata={"help": "Let rows on the same images meet in a batch."})
     max_bad_rows: float = field(default=0.01, metadata={"help": "Share of unreadable rows that is left out."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Stays False: the processor reads rows."})
 
@@ -43,6 +60,15 @@ class PreferenceConfig(TrainingArguments):
             raise ConfigError(f"max_length={self.max_length} leaves no room for a prompt and a response")
         if self.attention not in BACKENDS:
             raise ConfigError(f"attention={self.attention!r} is not one of {', '.join(BACKENDS)}")
+        if self.pairing not in PAIRINGS:
+            raise ConfigError(f"pairing={self.pairing!r} is not one of {', '.join(PAIRINGS)}")
+        if self.prompt_weight not in PROMPT_WEIGHTS:
+            raise ConfigError(f"prompt_weight={self.prompt_weight!r} is not one of {', '.join(PROMPT_WEIGHTS)}")
+        if self.group_by_image and self.train_sampling_strategy != "random":
+            raise ConfigError(
+                f"group_by_image=True is an order of its own and does not go with "
+                f"train_sampling_strategy={self.train_sampling_strategy!r}; leave one of them out"
+            )
         if not 0 <= self.max_bad_rows <= 1:
             raise ConfigError(f"max_bad_rows={self.max_bad_rows} is a share of the rows; give 0 to 1")
         if self.remove_unused_columns:
@@ -57,24 +83,67 @@ class DPOConfig(PreferenceConfig):
 
     Attributes:
         learning_rate: as TRL's default for DPO.
-        beta: per nat. Strength of the pull towards the reference.
+        beta: per nat (a number for the losses by token). Strength of the pull towards the reference.
         label_smoothing: the probability, 0 to 0.5, that a pair's label is flipped.
-        loss_type: "sigmoid".
+        loss_type: a loss of `vlmpack.losses` by TRL's name, or several; "sigmoid" is DPO, "plackett_luce" its form
+            for whole rankings. "sft", "cpo", "simpo" and "orpo" need no reference model.
+        loss_weights: one for each of several losses; None: all 1.
+        discopop_tau: of "discopop".
+        simpo_gamma: of "simpo": how far apart a pair shall be, on the scale of beta times nats a token.
+        cpo_alpha: of "cpo": weight of the negative log-likelihood of preferred responses.
     """
 
     learning_rate: float = field(default=1e-6, metadata={"help": "The initial learning rate."})
     beta: float = field(default=0.1, metadata={"help": "Strength of the pull towards the reference model."})
     label_smoothing: float = field(default=0.0, metadata={"help": "Probability that a pair's label is flipped."})
-    loss_type: str = field(default="sigmoid", metadata={"help": "sigmoid."})
+    loss_type: list[str] | str = field(default="sigmoid", metadata={"help": "A loss, or several."})
+    loss_weights: list[float] | None = field(default=None, metadata={"help": "One for each loss; None: all 1."})
+    discopop_tau: float = field(default=0.05, metadata={"help": "Temperature of discopop."})
+    simpo_gamma: float = field(default=0.5, metadata={"help": "Target margin of simpo."})
+    cpo_alpha: float = field(default=1.0, metadata={"help": "Weight of cpo's negative log-likelihood."})
 
     def __post_init__(self) -> None:
-        if self.loss_type != "sigmoid":
-            raise ConfigError(f"loss_type={self.loss_type!r} is not there yet; the loss so far is 'sigmoid'")
+        known = (*CONTRASTS, *SORTED, *REFERENCE_FREE)
+        for name, _ in self.weighted_losses:
+            if name not in known:
+                raise ConfigError(f"loss_type={name!r} is not one of {', '.join(known)}")
         if not 0 <= self.label_smoothing <= 0.5:
             raise ConfigError(f"label_smoothing={self.label_smoothing} is a probability of at most 0.5")
         if self.beta <= 0:
             raise ConfigError(f"beta={self.beta} must be positive")
+        self._check_smoothing()
+        if self.compares_whole_batches and not (self.prompt_weight == "pairs" and self.disable_dropout):
+            raise ConfigError(
+                f"loss_type={self.loss_type!r} sorts the pairs of a batch before it compares them, so each weighs the "
+                f"same and is computed twice alike: it needs prompt_weight='pairs' and disable_dropout=True"
+            )
         super().__post_init__()
+
+    def _check_smoothing(self) -> None:
+        names = [name for name, _ in self.weighted_losses]
+        if "exo_pair" in names and self.label_smoothing == 0:
+            raise ConfigError("loss_type='exo_pair' needs label_smoothing above 0 (its formula has its log), e.g. 1e-3")
+        if "robust" in names and self.label_smoothing == 0.5:
+            raise ConfigError("loss_type='robust' divides by 1 - 2 * label_smoothing; give label_smoothing below 0.5")
+
+    @property
+    def weighted_losses(self) -> tuple[tuple[str, float], ...]:
+        """The names of the losses, each with its weight."""
+        names = [self.loss_type] if isinstance(self.loss_type, str) else list(self.loss_type)
+        weights = [1.0] * len(names) if self.loss_weights is None else list(self.loss_weights)
+        if not names or len(weights) != len(names):
+            raise ConfigError(f"{len(weights)} loss_weights for {len(names)} losses; give one for each of them")
+        return tuple(zip(names, weights, strict=True))
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether any of the losses compares with a reference model."""
+        return any(name not in REFERENCE_FREE for name, _ in self.weighted_losses)
+
+    @property
+    def compares_whole_batches(self) -> bool:
+        """Whether any of the losses needs all of a batch's pairs at once."""
+        return any(name in SORTED for name, _ in self.weighted_losses)
 
 
 @dataclass
@@ -83,8 +152,22 @@ class RewardConfig(PreferenceConfig):
 
     Attributes:
         learning_rate: for full training; use about ten times as much with LoRA.
+        loss_type: "bradley_terry" on pairs, or "plackett_luce" on whole rankings.
         use_margin: ask each pair to be as far apart as its scores (or its row's `margin`), not only in order.
+        center_rewards_coefficient: weight of the squared sum of a pair's rewards, which holds them around zero;
+            0.01 is usual. None: rewards may lie anywhere.
     """
 
     learning_rate: float = field(default=1e-5, metadata={"help": "The initial learning rate."})
+    loss_type: str = field(default="bradley_terry", metadata={"help": "bradley_terry or plackett_luce."})
     use_margin: bool = field(default=False, metadata={"help": "Ask pairs to be as far apart as their scores."})
+    center_rewards_coefficient: float | None = field(
+        default=None, metadata={"help": "Weight of the term that holds rewards around zero, e.g. 0.01."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.loss_type not in ("bradley_terry", "plackett_luce"):
+            raise ConfigError(f"loss_type={self.loss_type!r} is not one of bradley_terry, plackett_luce")
+        if self.use_margin and self.loss_type == "plackett_luce":
+            raise ConfigError("use_margin=True asks pairs to be apart, and plackett_luce knows no pairs; leave one out")
+        super().__post_init__()

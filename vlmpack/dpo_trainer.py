@@ -7,11 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlmpack import losses, unpacked
+from vlmpack import unpacked
 from vlmpack.config import ConfigError, DPOConfig
+from vlmpack.judgement import Judgement, reward_metrics
 from vlmpack.model import enable, unwrapped
+from vlmpack.objective import Scored, objective, rewards
 from vlmpack.pack import Pack
-from vlmpack.preference_trainer import PreferenceTrainer, pairs_of, reward_metrics
+from vlmpack.preference_trainer import PreferenceTrainer
 from vlmpack.sample import Sample
 from vlmpack.scores import response_logps
 
@@ -20,7 +22,7 @@ class DPOTrainer(PreferenceTrainer):
     """Direct Preference Optimization on packs (Rafailov et al., 2023, https://arxiv.org/abs/2305.18290).
 
     The reference is, in this order: `ref_model`; the model with its PEFT adapter switched off; a frozen copy
-    of the model as it is given.
+    of the model as it is given. Losses that compare with no reference (`sft`, `cpo`, `simpo`, `orpo`) hold none.
 
     Args:
         model: a causal language model or an image-text-to-text model.
@@ -44,27 +46,34 @@ class DPOTrainer(PreferenceTrainer):
                 f"{type(unwrapped(model)).__name__} has no language-model head, so it gives no log-probability"
             )
         super().__init__(model, args or DPOConfig(), **others)
-        if ref_model is None and not hasattr(self.model, "disable_adapter"):
+        if not self.args.needs_reference:
+            ref_model = None
+        elif ref_model is None and not hasattr(self.model, "disable_adapter"):
             ref_model = deepcopy(self.model)
         self.ref_model = None if ref_model is None else self._frozen(ref_model)
 
-    def pair_losses(self, model: nn.Module, unit: Pack | Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """See `PreferenceTrainer`; scores are the implicit rewards, beta * (policy - reference)."""
-        logps = _logps(model, unit)
-        reference = self.reference_logps(unit)
-        pairs = pairs_of(unit, logps.device)
-        loss = losses.dpo(logps, reference, pairs, beta=self.args.beta, label_smoothing=self.args.label_smoothing)
-        rewards = self.args.beta * (logps.detach() - reference)
-        chosen, rejected = logps.detach()[pairs].unbind(dim=-1)
-        return (
-            loss,
-            rewards[pairs],
-            reward_metrics(rewards[pairs]) | {"logps/chosen": chosen, "logps/rejected": rejected},
-        )
+    @property
+    def compares_whole_batches(self) -> bool:
+        """See `PreferenceTrainer`."""
+        return self.args.compares_whole_batches
+
+    def scores(self, model: nn.Module, unit: Pack | Sample) -> Float[Tensor, " R"]:
+        """Summed log-probability of each response, nats."""
+        return _logps(model, unit)
+
+    def judge(self, scored: Scored) -> Judgement:
+        """See `PreferenceTrainer`; scores are the implicit rewards."""
+        pairs = scored.preferences.pairs
+        pair_rewards = rewards(scored, self.args)[pairs]
+        chosen, rejected = scored.policy.detach()[pairs].unbind(dim=-1)
+        metrics = reward_metrics(pair_rewards) | {"logps/chosen": chosen, "logps/rejected": rejected}
+        return Judgement(objective(scored, self.args), pair_rewards, metrics)
 
     @torch.no_grad()
-    def reference_logps(self, unit: Pack | Sample) -> Float[Tensor, " R"]:
-        """Summed log-probability of each response under the reference, nats."""
+    def reference_scores(self, unit: Pack | Sample) -> Float[Tensor, " R"] | None:
+        """Summed log-probability of each response under the reference, nats; None if no loss asks for it."""
+        if not self.args.needs_reference:
+            return None
         if self.ref_model is not None:
             return _logps(self.ref_model, unit)
         training = self.model.training

@@ -51,6 +51,11 @@ class Pack:
     placements: tuple[int, ...]
 
     @property
+    def responses(self) -> int:
+        """R, the responses in the pack."""
+        return len(self.ends)
+
+    @property
     def response_lengths(self) -> Int[Tensor, " R"]:
         """Tokens of each response."""
         return torch.zeros_like(self.ends).index_add(0, self.terms[:, 1], torch.ones_like(self.terms[:, 1]))

@@ -119,8 +119,8 @@ class Plan:
     def queries(self, run: Run, window: int | None) -> tuple[int, ...]:
         """The segments whose queries a run computes: its own, or the whole path if plain causal attention is less.
 
-        Half the square of the path is less than all of its lower part if the context is short; what is computed for
-        the context is dropped.
+        Plain causal attention over the path costs less than its lower part under a mask if the context is short; what
+        is computed for the context is dropped.
         """
         if self._window(run, window) is None and _is_plain(self.forest, run):
             return (*run.context, *run.own)
@@ -177,9 +177,11 @@ def _places(rows: Int[Tensor, "B L"], tokens: int) -> Int[Tensor, " T"]:
 
 
 # What one more attention call, and one more row of a call, cost in query-key pairs: the overhead of a call, and of a
-# block of a kernel. Measured on 2 CPU cores by examples/benchmarks/attention_rule.py.
+# block of a kernel; and what plain causal attention costs of the whole square, half of which it needs not compute.
+# Measured on 2 CPU cores by examples/benchmarks/attention_rule.py.
 CALL_COST = 10_000
 ROW_COST = 5_000
+CAUSAL_SHARE = 0.85
 
 
 def _faster(forest: Forest, cut: tuple[Run, ...], rows: tuple[int, int]) -> str:
@@ -189,16 +191,16 @@ def _faster(forest: Forest, cut: tuple[Run, ...], rows: tuple[int, int]) -> str:
     return "dense" if dense <= paths else "paths"
 
 
-def area(forest: Forest, run: Run) -> int:
-    """Query-key pairs that a kernel computes for a run: half the square if it is plain causal."""
+def area(forest: Forest, run: Run) -> float:
+    """Query-key pairs that a kernel's time amounts to for a run."""
     context, own = _sizes(forest, run)
-    return (context + own) ** 2 // 2 if _is_plain(forest, run) else own * (context + own)
+    return (context + own) * (CAUSAL_SHARE * (context + own) if _is_plain(forest, run) else own)
 
 
 def _is_plain(forest: Forest, run: Run) -> bool:
     """Whether to compute a run as plain causal attention, its context's queries included."""
     context, own = _sizes(forest, run)
-    return context < own  # half of (context + own) squared against own * (context + own)
+    return not context or CAUSAL_SHARE * (context + own) < own
 
 
 def _sizes(forest: Forest, run: Run) -> tuple[int, int]:

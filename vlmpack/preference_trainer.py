@@ -1,27 +1,32 @@
 """What the trainers share, on transformers' own: the batch is what it would have been, computed pack by pack."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
 from vlmpack.collate import Collator
 from vlmpack.config import ConfigError, PreferenceConfig
+from vlmpack.judgement import Judgement
 from vlmpack.meter import Meter
 from vlmpack.model import enable, unwrapped
+from vlmpack.objective import Scored, joined_scores
+from vlmpack.ordering import ByImage
 from vlmpack.pack import Pack
 from vlmpack.preflight import check_devices, check_precision, check_processor, disable_dropout, with_adapter
+from vlmpack.preferences import preferences_of
 from vlmpack.restore import restore
 from vlmpack.sample import Sample
 from vlmpack.saving import cost_of, saving
 from vlmpack.survey import SurveyedRows, survey
+from vlmpack.whole_batch import linearised
 
 
 class PreferenceTrainer(Trainer):
@@ -78,7 +83,9 @@ class PreferenceTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=Collator(processing_class, args.max_tokens, args.max_length, args.packing),
+            data_collator=Collator(
+                processing_class, args.max_tokens, args.max_length, args.packing, args.pairing, args.prompt_weight
+            ),
             train_dataset=self._surveyed(train_dataset, "training"),
             eval_dataset=self._surveyed(eval_dataset, "evaluation"),
             processing_class=processing_class,
@@ -92,32 +99,64 @@ class PreferenceTrainer(Trainer):
             )
         self._say_saving()
 
-    def pair_losses(self, model: nn.Module, unit: Pack | Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Losses, scores and metrics of one unit's pairs; each trainer's own.
+    @property
+    def compares_whole_batches(self) -> bool:
+        """Whether the loss needs all pairs of a batch at once; if so, a batch of several packs is computed twice."""
+        return False
 
-        Returns:
-            [P] losses that carry the gradient; [P, 2] scores of (preferred, rejected); [P] values by name.
-        """
+    def scores(self, model: nn.Module, unit: Pack | Sample) -> Float[Tensor, " R"]:
+        """What the model says of a unit's responses, with the gradient; each trainer's own."""
+        raise NotImplementedError
+
+    def reference_scores(self, unit: Pack | Sample) -> Float[Tensor, " R"] | None:
+        """What they are compared with, if anything."""
+        return None
+
+    def judge(self, scored: Scored) -> Judgement:
+        """Loss and metrics of some responses; each trainer's own."""
         raise NotImplementedError
 
     def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
         """Forward and backward of every pack of a batch; the optimizer steps elsewhere, once."""
         model.train()
         if callable(getattr(self.optimizer, "train", None)):
             self.optimizer.train()
-        share = self.accelerator.num_processes / num_items_in_batch  # ranks' gradients are averaged, we want the sum
+        weight, preferred_tokens = num_items_in_batch.unbind()
+        share = self.accelerator.num_processes / weight  # ranks' gradients are averaged, we want the sum
+        judges = self._judges(model, inputs["units"], preferred_tokens / weight)
         total = torch.zeros((), device=self.args.device)
-        for unit, sync in self._units(model, inputs):
+        for (unit, sync), judge in zip(self._units(model, inputs), judges, strict=True):
             with sync:
                 with self.compute_loss_context_manager():
-                    pair_losses, _, metrics = self.pair_losses(model, unit)
-                    loss = pair_losses.sum() * share
+                    judgement = judge(unit, self.scores(model, unit))
+                    loss = judgement.loss * share
                 self.accelerator.backward(loss)
             total += loss.detach()
-            self.meter.add(metrics)
+            self.meter.add(judgement.metrics)
         return total
+
+    def _judges(self, model: nn.Module, units: Sequence[Pack | Sample], mean_length: Tensor) -> list[Callable]:
+        """For each unit, what makes a judgement of it and its scores."""
+        if self.compares_whole_batches and len(units) > 1:
+            scored = self._scored_together(model, units, mean_length)
+            return linearised(self.judge, scored, [unit.responses for unit in units])
+
+        def judge(unit: Pack | Sample, scores: Tensor) -> Judgement:
+            return self.judge(self._scored(unit, scores, mean_length))
+
+        return [judge] * len(units)
+
+    def _scored(self, unit: Pack | Sample, scores: Float[Tensor, " R"], mean_length: Tensor) -> Scored:
+        return Scored(scores, self.reference_scores(unit), preferences_of(unit, scores.device), mean_length)
+
+    @torch.no_grad()
+    def _scored_together(self, model: nn.Module, units: Sequence[Pack | Sample], mean_length: Tensor) -> Scored:
+        """All responses of a batch, whatever packs they lie in; without gradient."""
+        with self.compute_loss_context_manager():
+            parts = [self._scored(u, self.scores(model, u), mean_length) for u in map(self._on_device, units)]
+        return joined_scores(parts)
 
     def _units(self, model: nn.Module, inputs: dict[str, Any]) -> Iterator[tuple[Pack | Sample, Any]]:
         """Each unit on the device; ranks average their gradients with the last one only."""
@@ -130,9 +169,17 @@ class PreferenceTrainer(Trainer):
         return unit.to(self.args.device) if isinstance(unit, Pack) else unit
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
-        """The pairs of a whole optimizer step: over its accumulated batches, and over ranks."""
-        pairs = sum(batch["pairs"].sum() for batch in batch_samples)
-        return self.accelerator.reduce(torch.as_tensor(pairs, device=device), reduction="sum")
+        """[2] a whole optimizer step's weights, over its accumulated batches and over ranks; see `Collator`."""
+        weights = sum(batch["weights"] for batch in batch_samples)
+        return self.accelerator.reduce(torch.as_tensor(weights, device=device), reduction="sum")
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """As in `Trainer`, or grouped by image."""
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        if not (self.args.group_by_image and isinstance(rows, SurveyedRows)):
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return ByImage([each.images for each in rows.lengths], self.args.train_batch_size, seed)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -159,11 +206,12 @@ class PreferenceTrainer(Trainer):
         self.callback_handler.eval_dataloader = dataloader
         meter, scores = Meter(), []
         for inputs in dataloader:
-            for unit in inputs["units"]:
-                with torch.no_grad(), self.compute_loss_context_manager():
-                    pair_losses, pair_scores, metrics = self.pair_losses(model, self._on_device(unit))
-                meter.add({"loss": pair_losses, **metrics})
-                scores.append(pair_scores.float())
+            weight, preferred_tokens = inputs["weights"].to(self.args.device).unbind()
+            with torch.no_grad():
+                judgement = self.judge(self._scored_together(model, inputs["units"], preferred_tokens / weight))
+            meter.add(judgement.metrics)
+            meter.add_loss(judgement.loss, weight)
+            scores.append(judgement.pair_scores.float())
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         predictions = torch.cat(gather_object([torch.cat(scores).cpu()])).numpy()
         labels = np.zeros(len(predictions), dtype=int)  # the preferred one stands first
@@ -223,6 +271,7 @@ class PreferenceTrainer(Trainer):
             max_length=args.max_length,
             max_tokens=args.max_tokens if args.packing else None,
             max_bad_rows=args.max_bad_rows,
+            pairing=args.pairing,
             workers=args.dataloader_num_workers,
             quiet=args.disable_tqdm,
         )
@@ -240,19 +289,3 @@ class PreferenceTrainer(Trainer):
     def _say(self, text: str) -> None:
         if self._survey_args.process_index == 0:
             print(f"vlmpack: {text}", flush=True)
-
-
-def pairs_of(unit: Pack | Sample, device: torch.device) -> Int[Tensor, "P 2"]:
-    """Preference pairs as rows of the unit's responses."""
-    return torch.as_tensor(unit.pairs, dtype=torch.int64, device=device).reshape(-1, 2)
-
-
-def reward_metrics(scores: Float[Tensor, "P 2"]) -> dict[str, Tensor]:
-    """TRL's metrics of [P, 2] scores of (preferred, rejected)."""
-    chosen, rejected = scores.unbind(dim=-1)
-    return {
-        "rewards/chosen": chosen,
-        "rewards/rejected": rejected,
-        "rewards/accuracies": (chosen > rejected).float(),  # a tie is not right
-        "rewards/margins": chosen - rejected,
-    }

@@ -1,6 +1,6 @@
 """Prefix merging: samples that begin alike share their beginning, at any depth."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,6 @@ from vlmpack.forest import Forest
 from vlmpack.image import ImageInputs
 from vlmpack.sample import Sample
 
-KEY, ID, MARK = range(3)  # rows of a path: what a token is, its id, and 1 + the image that begins there
-
 
 @dataclass(frozen=True, eq=False)
 class Merged:
@@ -19,19 +17,43 @@ class Merged:
 
     Attributes:
         forest: S segments; one ends where a prompt or a response ends, or where paths part.
-        input_ids: [T] token ids.
         prompts: for each sample, the segment in which its prompt ends.
         leaves: for each sample, the segment in which each response ends; it may have children.
         images: the distinct images.
         placements: [I] for each place of an image, in token order, the row of `images` that stands there.
+        spans: S arrays of token ids.
     """
 
     forest: Forest
-    input_ids: np.ndarray
     prompts: tuple[int, ...]
     leaves: tuple[tuple[int, ...], ...]
     images: tuple[ImageInputs, ...]
     placements: tuple[int, ...]
+    spans: tuple[np.ndarray, ...]
+
+    @property
+    def input_ids(self) -> np.ndarray:
+        """[T] token ids."""
+        return np.concatenate(self.spans)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Path:
+    """Tokens on a path: what makes each the same as another, its id, and where images begin."""
+
+    keys: np.ndarray
+    ids: np.ndarray
+    marks: tuple[tuple[int, int], ...] = ()  # (place on the path, row of the image that begins there)
+
+    def before(self, place: int) -> "_Path":
+        """The tokens before a place."""
+        marks = tuple((at, image) for at, image in self.marks if at < place) if self.marks else ()
+        return _Path(self.keys[:place], self.ids[:place], marks)
+
+    def after(self, place: int) -> "_Path":
+        """The tokens from a place on."""
+        marks = tuple((at - place, image) for at, image in self.marks if at >= place) if self.marks else ()
+        return _Path(self.keys[place:], self.ids[place:], marks)
 
 
 class _Node:
@@ -39,10 +61,10 @@ class _Node:
 
     __slots__ = ("children", "number", "parent", "path")
 
-    def __init__(self, path: np.ndarray, parent: "_Node | None") -> None:
+    def __init__(self, path: _Path, parent: "_Node | None") -> None:
         self.path, self.parent = path, parent
         self.children: dict[int, _Node] = {}
-        self.number = -1
+        self.number = -1  # in pre-order; the ground, which has no tokens, keeps this one
 
 
 def merge(samples: Sequence[Sample]) -> Merged:
@@ -54,47 +76,44 @@ def merge(samples: Sequence[Sample]) -> Merged:
     Args:
         samples: one or more.
     """
-    keys, ground = _Keys(), _Node(np.empty((3, 0), dtype=np.int64), None)
+    keys, ground = _Keys(), _Node(_Path(np.empty(0), np.empty(0)), None)
     prompts, leaves = [], []
     for sample in samples:
         prompts.append(_insert(ground, keys.of_prompt(sample)))
         leaves.append([_insert(prompts[-1], keys.of_response(response)) for response in sample.response_ids])
-    nodes = list(_pre_order(ground))
-    for number, node in enumerate(nodes):
-        node.number = number
-    path = np.concatenate([node.path for node in nodes], axis=1)
-    marks = path[MARK][path[MARK] > 0] - 1
+    nodes = _numbered(ground)
     rows: dict[int, int] = {}  # of the distinct images, in the order in which they first stand
-    placements = tuple(rows.setdefault(number, len(rows)) for number in marks.tolist())
+    placements = tuple(rows.setdefault(image, len(rows)) for node in nodes for _, image in node.path.marks)
     return Merged(
-        forest=Forest(tuple(node.parent.number for node in nodes), tuple(node.path.shape[1] for node in nodes)),
-        input_ids=path[ID],
+        forest=Forest(tuple(node.parent.number for node in nodes), tuple(len(node.path.ids) for node in nodes)),
         prompts=tuple(node.number for node in prompts),
         leaves=tuple(tuple(node.number for node in each) for each in leaves),
         images=tuple(keys.images[number] for number in rows),
         placements=placements,
+        spans=tuple(node.path.ids for node in nodes),
     )
 
 
-def _insert(node: _Node, path: np.ndarray) -> _Node:
+def _insert(node: _Node, path: _Path) -> _Node:
     """Follow the path from a node as far as it is known, add the rest, and return the node that ends it."""
-    while path.shape[1]:
-        child = node.children.get(int(path[KEY, 0]))
+    while len(path.keys):
+        first = int(path.keys[0])
+        child = node.children.get(first)
         if child is None:
-            node.children[int(path[KEY, 0])] = added = _Node(path, node)
+            node.children[first] = added = _Node(path, node)
             return added
-        alike = _common(child.path[KEY], path[KEY])
-        node = child if alike == child.path.shape[1] else _split(child, alike)
-        path = path[:, alike:]
+        alike = _common(child.path.keys, path.keys)
+        node = child if alike == len(child.path.keys) else _split(child, alike)
+        path = path.after(alike)
     return node
 
 
 def _split(node: _Node, tokens: int) -> _Node:
     """Cut a node after so many tokens. The lower part stays the same object, for others refer to its last token."""
-    upper = _Node(node.path[:, :tokens], node.parent)
-    node.parent.children[int(node.path[KEY, 0])] = upper
-    node.path, node.parent = node.path[:, tokens:], upper
-    upper.children[int(node.path[KEY, 0])] = node
+    upper = _Node(node.path.before(tokens), node.parent)
+    node.parent.children[int(node.path.keys[0])] = upper
+    node.path, node.parent = node.path.after(tokens), upper
+    upper.children[int(node.path.keys[0])] = node
     return upper
 
 
@@ -106,12 +125,16 @@ def _common(one: np.ndarray, other: np.ndarray) -> int:
     return first if differ[first] else shorter
 
 
-def _pre_order(ground: _Node) -> Iterator[_Node]:
+def _numbered(ground: _Node) -> list[_Node]:
+    """All nodes but the ground in pre-order, each told its place."""
+    nodes: list[_Node] = []
     waiting = list(reversed(ground.children.values()))
     while waiting:
         node = waiting.pop()
-        yield node
+        node.number = len(nodes)
+        nodes.append(node)
         waiting.extend(reversed(node.children.values()))
+    return nodes
 
 
 class _Keys:
@@ -122,24 +145,25 @@ class _Keys:
         self._of_image: dict[bytes, int] = {}  # content to row of `images`
         self._stretches: dict[tuple[bytes, ...], int] = {}
 
-    def of_response(self, ids: Tensor) -> np.ndarray:
-        """[3, L] the path of a response; its ids are its keys."""
-        path = np.zeros((3, len(ids)), dtype=np.int64)
-        path[KEY] = path[ID] = ids.cpu().numpy()
-        return path
+    def of_response(self, response: Tensor) -> _Path:
+        """The path of a response; its ids are its keys."""
+        ids = response.cpu().numpy()
+        return _Path(ids, ids)
 
-    def of_prompt(self, sample: Sample) -> np.ndarray:
-        """[3, L] the path of a prompt, its image tokens told apart by what they show."""
+    def of_prompt(self, sample: Sample) -> _Path:
+        """The path of a prompt, its image tokens told apart by what they show."""
         path = self.of_response(sample.prompt_ids)
-        image_of = None if sample.image_of is None else sample.image_of.cpu().numpy()
+        if not sample.images and not sample.whole_prompt:
+            return path
+        keys, marks = path.ids.astype(np.int64), []
         for number, image in enumerate(sample.images):
-            places = np.flatnonzero(image_of == number)
-            path[KEY, places] = self._stretch(image.content, path[ID, places].tobytes(), len(places))
-            path[MARK, places[0]] = 1 + self._row(image)
+            places = np.flatnonzero(sample.image_of.cpu().numpy() == number)
+            keys[places] = self._stretch(image.content, path.ids[places].tobytes(), len(places))
+            marks.append((int(places[0]), self._row(image)))
         if sample.whole_prompt:
             contents = (image.content for image in sample.images)
-            path[KEY] = self._stretch(b"whole" + b"".join(contents), path[ID].tobytes(), path.shape[1])
-        return path
+            keys[:] = self._stretch(b"whole" + b"".join(contents), path.ids.tobytes(), len(keys))
+        return _Path(keys, path.ids, tuple(marks))
 
     def _stretch(self, content: bytes, ids: bytes, tokens: int) -> np.ndarray:
         """Keys of tokens that are the same only together: of one image, or of a prompt seen both ways."""

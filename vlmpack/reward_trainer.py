@@ -2,14 +2,17 @@
 
 from typing import Any
 
-import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlmpack import losses, unpacked
 from vlmpack.config import ConfigError, RewardConfig
+from vlmpack.judgement import Judgement, reward_metrics
 from vlmpack.model import unwrapped
+from vlmpack.objective import Scored
 from vlmpack.pack import Pack
-from vlmpack.preference_trainer import PreferenceTrainer, pairs_of, reward_metrics
+from vlmpack.preference_trainer import PreferenceTrainer
+from vlmpack.preferences import Preferences
 from vlmpack.reward_model import RewardModel
 from vlmpack.sample import Sample
 from vlmpack.survey import DatasetError, SurveyedRows
@@ -39,21 +42,29 @@ class RewardTrainer(PreferenceTrainer):
         if self.args.use_margin and isinstance(self.train_dataset, SurveyedRows):
             _refuse_missing_margins(self.train_dataset)
 
-    def pair_losses(self, model: nn.Module, unit: Pack | Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """See `PreferenceTrainer`; scores are the rewards."""
+    def scores(self, model: nn.Module, unit: Pack | Sample) -> Float[Tensor, " R"]:
+        """The reward of each response."""
         with self.accelerator.autocast():  # the oracle calls the model's parts, past the prepared forward
-            rewards = model(unit) if isinstance(unit, Pack) else unpacked.rewards(unwrapped(model), [unit])
-        pairs = pairs_of(unit, rewards.device)
-        loss = losses.bradley_terry(rewards, pairs, margin=self._margin(unit, rewards))
-        scores = rewards.detach()[pairs]
+            return model(unit) if isinstance(unit, Pack) else unpacked.rewards(unwrapped(model), [unit])
+
+    def judge(self, scored: Scored) -> Judgement:
+        """See `PreferenceTrainer`; scores are the rewards."""
+        scores = scored.policy.detach()[scored.preferences.pairs]
         metrics = reward_metrics(scores)
         trl_names = {"accuracy": metrics["rewards/accuracies"], "margin": metrics["rewards/margins"]}
-        return loss, scores, metrics | trl_names
+        return Judgement(self._loss(scored.policy, scored.preferences), scores, metrics | trl_names)
 
-    def _margin(self, unit: Pack | Sample, like: Tensor) -> Tensor | float:
-        if not self.args.use_margin:
-            return 0.0
-        return torch.as_tensor(unit.margins).to(like)
+    def _loss(self, rewards: Float[Tensor, " R"], preferences: Preferences) -> Float[Tensor, ""]:
+        pairs, weight = preferences.pairs, self.args.prompt_weight
+        if self.args.loss_type == "plackett_luce":
+            loss = (losses.plackett_luce(rewards, pairs) * preferences.list_weights(weight)).sum()
+        else:
+            margin = preferences.margins.to(rewards) if self.args.use_margin else 0.0
+            loss = (losses.bradley_terry(rewards, pairs, margin=margin) * preferences.pair_weights(weight)).sum()
+        if coefficient := self.args.center_rewards_coefficient:
+            centering = losses.centering(rewards, pairs) * preferences.pair_weights(weight)
+            loss = loss + coefficient * centering.sum()
+        return loss
 
 
 def _refuse_missing_margins(dataset: SurveyedRows) -> None:

@@ -21,14 +21,14 @@ class Lengths:
         prompt: tokens of the prompt, image tokens included.
         responses: R ints. Tokens of each response.
         images: a digest of each image in the prompt, equal for equal images.
-        pairs: preference pairs among the responses.
+        pairs: P (preferred, rejected) responses.
         margins: whether it is known how much better the preferred ones are.
     """
 
     prompt: int
     responses: tuple[int, ...]
     images: tuple[bytes, ...] = ()
-    pairs: int = 0
+    pairs: tuple[tuple[int, int], ...] = ()
     margins: bool = False
 
     @property
@@ -106,11 +106,16 @@ class Sample:
             )
 
     @property
+    def responses(self) -> int:
+        """R, the sample's responses."""
+        return len(self.response_ids)
+
+    @property
     def lengths(self) -> Lengths:
         """What the sample costs."""
         responses = tuple(len(response) for response in self.response_ids)
         images = tuple(image.content for image in self.images)
-        return Lengths(len(self.prompt_ids), responses, images, len(self.pairs), self.margins is not None)
+        return Lengths(len(self.prompt_ids), responses, images, self.pairs, self.margins is not None)
 
     def truncated(self, max_length: int | None) -> "Sample":
         """Cut response tails so that prompt + response is at most `max_length` tokens; never the prompt.

@@ -64,7 +64,7 @@ def saving(lengths: Iterable[Lengths], cost: Cost) -> Saving:
     return Saving(
         prompts=len(lengths),
         responses=sum(len(each.responses) for each in lengths),
-        pairs=sum(each.pairs for each in lengths),
+        pairs=sum(len(each.pairs) for each in lengths),
         tokens=(sum(each.unpacked for each in lengths), sum(each.packed for each in lengths)),
         passes=(
             sum(len(each.images) * len(each.responses) for each in lengths),

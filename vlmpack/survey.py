@@ -7,6 +7,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm
 
+from vlmpack.preferences import compared
 from vlmpack.sample import Lengths, Sample, SampleError
 
 SHOWN = 10  # rows named in a message; the rest are counted
@@ -68,6 +69,7 @@ def survey(
     max_length: int | None = None,
     max_tokens: int | None = None,
     max_bad_rows: float = 0.0,
+    pairing: str = "all",
     workers: int = 0,
     quiet: bool = False,
 ) -> SurveyedRows:
@@ -80,6 +82,7 @@ def survey(
         max_length: tokens of prompt + response; response tails are cut, a longer prompt's row is dropped.
         max_tokens: tokens of a pack. A row that does not fit is an error, for it would change the training.
         max_bad_rows: the share of unreadable rows that is set aside; more is an error.
+        pairing: which pairs are compared, and so counted; see `preferences.selected`.
         workers: processes that measure.
         quiet: show no progress bar.
 
@@ -97,7 +100,9 @@ def survey(
         measured += batch
         bar.update(len(batch))
     bar.close()
-    return _sort_out(rows, measured, name, max_length, max_tokens, max_bad_rows)
+    surveyed = _sort_out(rows, measured, name, max_length, max_tokens, max_bad_rows)
+    surveyed.lengths = [compared(each, pairing) for each in surveyed.lengths]
+    return surveyed
 
 
 def _sort_out(rows, measured, name, max_length, max_tokens, max_bad_rows) -> SurveyedRows:
@@ -109,7 +114,7 @@ def _sort_out(rows, measured, name, max_length, max_tokens, max_bad_rows) -> Sur
     for place, each in enumerate(measured):
         if place in bad:
             continue
-        if each.pairs == 0:
+        if not each.pairs:
             tied[place] = "all its responses are tied"
             continue
         try:

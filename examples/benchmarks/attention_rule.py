@@ -2,8 +2,7 @@
 
     python examples/benchmarks/attention_rule.py
 
-`dense` computes all pairs inside each tree in one call; `paths` computes fewer pairs in more calls. For packs of
-several shapes both are timed, forward and backward, A B A B, and the rule's choice is held against the times.
+`dense` computes whole rows in one call; `paths` computes fewer pairs in more calls. For packs of several shapes both are timed, forward and backward, A B A B, and the rule's choice is held against the times.
 """
 
 import statistics
@@ -15,20 +14,25 @@ from vlmpack import Forest, layout, masks, plan
 from vlmpack.attention import attend
 
 HEADS, HEAD_DIM, ROUNDS = 4, 64, 7
-SHAPES = [  # prompts, prompt tokens, responses, response tokens
-    *((n, 32, 4, 4) for n in (2, 8, 32)),
-    *((n, 64, 2, 32) for n in (1, 4, 16)),
-    *((n, 200, 2, 60) for n in (1, 2, 8)),
-    *((n, 600, 5, 130) for n in (1, 2, 4)),
-    *((n, 1200, 4, 300) for n in (1, 2)),
+SHAPES = [  # tokens that all prompts share, prompts, prompt tokens, responses, response tokens
+    *((0, n, 32, 4, 4) for n in (2, 8, 32)),
+    *((0, n, 64, 2, 32) for n in (1, 4, 16)),
+    *((0, n, 200, 2, 60) for n in (1, 2, 8)),
+    *((0, n, 600, 5, 130) for n in (1, 2, 4)),
+    *((0, n, 1200, 4, 300) for n in (1, 2)),
+    *((4, n, 32, 4, 4) for n in (8, 32)),
+    *((4, n, 200, 2, 60) for n in (2, 8)),
+    *((4, n, 60, 2, 300) for n in (2, 8)),
+    *((4, n, 600, 5, 130) for n in (1, 2, 4)),
+    *((580, n, 20, 5, 130) for n in (2, 3)),
 ]
 
 
-def forest(prompts: int, prompt: int, responses: int, response: int) -> Forest:
-    parents, lengths = [], []
+def forest(shared: int, prompts: int, prompt: int, responses: int, response: int) -> Forest:
+    parents, lengths = ([-1], [shared]) if shared else ([], [])
     for _ in range(prompts):
         root = len(parents)
-        parents += [-1] + [root] * responses
+        parents += [0 if shared else -1] + [root] * responses
         lengths += [prompt] + [response] * responses
     return Forest(tuple(parents), tuple(lengths))
 
@@ -48,16 +52,16 @@ def seconds(shape: Forest) -> dict[str, float]:
 
 def main() -> None:
     right, worst = 0, 1.0
-    print(f"{'prompts x (prompt + responses)':32} {'T':>6} {'dense':>9} {'paths':>9}  rule")
+    print(f"{'shared + prompts x (prompt + responses)':40} {'T':>6} {'dense':>9} {'paths':>9}  rule")
     for shape in SHAPES:
         made = forest(*shape)
         measured = seconds(made)
         chosen = plan.make(made, masks.reach(made), layout.position(made), "auto").backend
         right += chosen == min(measured, key=measured.get)
         worst = max(worst, measured[chosen] / min(measured.values()))
-        name = f"{shape[0]} x ({shape[1]} + {shape[2]} x {shape[3]})"
+        name = "{} + {} x ({} + {} x {})".format(*shape)
         times = " ".join(f"{1000 * measured[b]:7.1f}ms" for b in ("dense", "paths"))
-        print(f"{name:32} {made.tokens:6} {times}  {chosen}")
+        print(f"{name:40} {made.tokens:6} {times}  {chosen}")
     print(f"the rule picks the faster one in {right} of {len(SHAPES)} shapes; at worst it takes {worst:.2f}x the time")
 
 

@@ -121,15 +121,15 @@ def compare(model, samples: Sequence[Sample], *, max_tokens: int = 8192, group: 
             start = time.perf_counter()
             step()
             seconds[name].append(time.perf_counter() - start)
-    lengths = [sample.lengths for sample in samples]
+    lengths, packs = [sample.lengths for sample in samples], vlmpack.pack(samples, max_tokens)
     return {
         "prompts": len(samples),
         "responses": sum(len(each.responses) for each in lengths),
-        "pairs": sum(each.pairs for each in lengths),
-        "tokens": {"packed": sum(e.packed for e in lengths), "unpacked": sum(e.unpacked for e in lengths)},
+        "pairs": sum(len(each.pairs) for each in lengths),
+        "tokens": {"packed": sum(p.tokens for p in packs), "unpacked": sum(e.unpacked for e in lengths)},
         "vision passes": {
-            "packed": sum(e.images for e in lengths),
-            "unpacked": sum(e.images * len(e.responses) for e in lengths),
+            "packed": sum(p.vision_passes for p in packs),
+            "unpacked": sum(len(e.images) * len(e.responses) for e in lengths),
         },
         "flops": flops,
         "seconds": {name: statistics.median(values) for name, values in seconds.items()},

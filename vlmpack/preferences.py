@@ -1,0 +1,133 @@
+"""Who is preferred to whom among several responses: which pairs are compared, and how much each weighs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vlmpack.pack import Pack
+from vlmpack.sample import Lengths, Sample
+
+PAIRINGS = ("all", "best", "adjacent")
+PROMPT_WEIGHTS = ("pairs", "one")
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+def selected(pairs: Pairs, pairing: str) -> tuple[int, ...]:
+    """Which of a prompt's pairs are compared. Ties make no pair, so none are there to select.
+
+    Args:
+        pairs: (preferred, rejected) of all responses that are not tied.
+        pairing: "all" of them; the "best" against the rest: pairs whose preferred one is rejected by none; or
+            "adjacent" ones: pairs with no third response in between.
+
+    Returns:
+        Places in `pairs`.
+
+    Example:
+        >>> ranking = ((0, 1), (0, 2), (1, 2))
+        >>> selected(ranking, "best"), selected(ranking, "adjacent")
+        ((0, 1), (0, 2))
+    """
+    better = {}  # for each response, those that it is preferred to
+    for preferred, rejected in pairs:
+        better.setdefault(preferred, set()).add(rejected)
+    beaten = {rejected for _, rejected in pairs}
+    keeps = {
+        "all": lambda preferred, rejected: True,
+        "best": lambda preferred, rejected: preferred not in beaten,
+        "adjacent": lambda preferred, rejected: not any(rejected in better.get(k, ()) for k in better[preferred]),
+    }[pairing]
+    return tuple(place for place, pair in enumerate(pairs) if keeps(*pair))
+
+
+def compared(item: Sample | Lengths, pairing: str) -> Sample | Lengths:
+    """A sample, or what it costs, with only the pairs that are compared."""
+    places = selected(item.pairs, pairing)
+    pairs = tuple(item.pairs[place] for place in places)
+    if isinstance(item, Lengths) or item.margins is None:
+        return replace(item, pairs=pairs)
+    return replace(item, pairs=pairs, margins=tuple(item.margins[place] for place in places))
+
+
+@dataclass(frozen=True, eq=False)
+class Preferences:
+    """What a loss must know of R responses besides their scores.
+
+    Attributes:
+        pairs: [P, 2] (preferred, rejected) responses.
+        margins: [P] how much better the preferred one is; None if not all are known.
+        lengths: [R] tokens of each response.
+        sample_of: [R] the prompt that each response answers; any numbers that differ between prompts.
+    """
+
+    pairs: Int[Tensor, "P 2"]
+    margins: Float[Tensor, " P"] | None
+    lengths: Int[Tensor, " R"]
+    sample_of: Int[Tensor, " R"]
+
+    def pair_weights(self, prompt_weight: str) -> Float[Tensor, " P"]:
+        """How much each pair weighs, so that its prompt weighs one, or as much as it has pairs."""
+        counts = self._pair_counts()[self._owners()]
+        return 1.0 / counts if prompt_weight == "one" else torch.ones_like(counts)
+
+    def list_weights(self, prompt_weight: str) -> Float[Tensor, " R"]:
+        """How much each response's term of a listwise loss weighs, so that its prompt weighs the same as in pairs."""
+        _, prompts = self.sample_of.unique(return_inverse=True)
+        counts = self._pair_counts()[prompts]
+        return (counts > 0).to(counts) if prompt_weight == "one" else counts
+
+    def _owners(self) -> Int[Tensor, " P"]:
+        """For each pair, its prompt among those that there are."""
+        _, prompts = self.sample_of.unique(return_inverse=True)
+        return prompts[self.pairs[:, 0]]
+
+    def _pair_counts(self) -> Float[Tensor, " prompts"]:
+        prompts = len(self.sample_of.unique())
+        ones = torch.ones(len(self.pairs), device=self.pairs.device)
+        return ones.new_zeros(prompts).index_add(0, self._owners(), ones)
+
+
+def preferences_of(unit: Pack | Sample, device: torch.device) -> Preferences:
+    """The preferences among a pack's responses, or a sample's."""
+    if isinstance(unit, Pack):
+        return Preferences(unit.pairs, unit.margins, unit.response_lengths, unit.sample_of)
+    return Preferences(
+        pairs=torch.tensor(unit.pairs, dtype=torch.int64, device=device).reshape(-1, 2),
+        margins=None if unit.margins is None else torch.tensor(unit.margins, device=device),
+        lengths=torch.tensor([len(response) for response in unit.response_ids], device=device),
+        sample_of=torch.zeros(len(unit.response_ids), dtype=torch.int64, device=device),
+    )
+
+
+def joined(parts: Sequence[Preferences]) -> Preferences:
+    """Several parts of a batch as one; responses are numbered on, and prompts stay apart."""
+    pairs, sample_of, responses, prompts = [], [], 0, 0
+    for part in parts:
+        pairs.append(part.pairs + responses)
+        _, own = part.sample_of.unique(return_inverse=True)
+        sample_of.append(own + prompts)
+        responses, prompts = responses + len(part.lengths), prompts + len(part.sample_of.unique())
+    known = all(part.margins is not None for part in parts)
+    return Preferences(
+        pairs=torch.cat(pairs),
+        margins=torch.cat([part.margins for part in parts]) if known else None,
+        lengths=torch.cat([part.lengths for part in parts]),
+        sample_of=torch.cat(sample_of),
+    )
+
+
+def weight(sample: Sample, prompt_weight: str) -> float:
+    """What a prompt adds to the whole that a step's loss is divided by: its pairs, or one if it has any."""
+    return float(min(len(sample.pairs), 1) if prompt_weight == "one" else len(sample.pairs))
+
+
+def preferred_tokens(sample: Sample, prompt_weight: str) -> float:
+    """Tokens of the preferred responses of a prompt's pairs, each pair with its weight."""
+    if not sample.pairs:
+        return 0.0
+    tokens = sum(len(sample.response_ids[preferred]) for preferred, _ in sample.pairs)
+    return tokens * weight(sample, prompt_weight) / len(sample.pairs)

@@ -1,0 +1,46 @@
+"""Losses that need all of a batch's pairs at once, computed pack by pack all the same."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vlmpack.judgement import Judgement
+from vlmpack.objective import Scored
+
+
+def linearised(
+    judge: Callable[[Scored], Judgement], scored: Scored, responses: Sequence[int]
+) -> list[Callable[[Any, Float[Tensor, " R"]], Judgement]]:
+    """Judge a whole batch, and give each of its parts a loss with the same gradient.
+
+    By the chain rule the gradient of the whole loss is the sum over parts of (its gradient with respect to their
+    scores, held fixed) times (those scores). So a batch is computed twice, first without gradient for all scores,
+    then part by part; no more than one part's activations are held, and the result is that of one large pack.
+
+    Args:
+        judge: the loss of all responses together.
+        scored: all responses of the batch, without gradient.
+        responses: how many of them each part holds.
+
+    Returns:
+        For each part, a function of it and its scores, recomputed with gradient. The losses add up to the whole loss; the
+        metrics come with the first.
+    """
+    with torch.enable_grad():
+        scored.policy.requires_grad_()
+        whole = judge(scored)
+        (gradient,) = torch.autograd.grad(whole.loss, scored.policy)
+    share = whole.loss.detach() / len(responses)
+
+    def judge_of(held: Tensor, metrics: dict[str, Tensor]) -> Callable[[Any, Tensor], Judgement]:
+        def judge_part(part: Any, scores: Float[Tensor, " R"]) -> Judgement:
+            change = (scores * held).sum()
+            return Judgement(share + change - change.detach(), whole.pair_scores, metrics)
+
+        return judge_part
+
+    parts = gradient.split(list(responses))
+    return [judge_of(held, {} if place else whole.metrics) for place, held in enumerate(parts)]

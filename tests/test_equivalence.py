@@ -11,11 +11,9 @@ from tiny import (
     in_samples_order,
     llava,
     pairs_of,
-    picture,
     sample,
     samples,
     trees,
-    woven,
 )
 
 import vlmpack

@@ -20,8 +20,8 @@ from vlmpack.model import enable, unwrapped
 from vlmpack.objective import Scored, joined_scores
 from vlmpack.ordering import ByImage
 from vlmpack.pack import Pack
-from vlmpack.preflight import check_devices, check_precision, check_processor, disable_dropout, with_adapter
 from vlmpack.preferences import preferences_of
+from vlmpack.preflight import check_devices, check_precision, check_processor, disable_dropout, with_adapter
 from vlmpack.restore import restore
 from vlmpack.sample import Sample
 from vlmpack.saving import cost_of, saving

@@ -26,8 +26,8 @@ def linearised(
         responses: how many of them each part holds.
 
     Returns:
-        For each part, a function of it and its scores, recomputed with gradient. The losses add up to the whole loss; the
-        metrics come with the first.
+        For each part, a function of it and its scores, recomputed with gradient. The losses add up to the whole
+        loss; the metrics come with the first.
     """
     with torch.enable_grad():
         scored.policy.requires_grad_()

@@ -2,7 +2,8 @@
 
     python examples/benchmarks/attention_rule.py
 
-`dense` computes whole rows in one call; `paths` computes fewer pairs in more calls. For packs of several shapes both are timed, forward and backward, A B A B, and the rule's choice is held against the times.
+`dense` computes whole rows in one call; `paths` computes fewer pairs in more calls. For packs of several shapes
+both are timed, forward and backward, A B A B, and the rule's choice is held against the times.
 """
 
 import statistics

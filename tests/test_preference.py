@@ -1,10 +1,16 @@
 """PreferenceProcessor: tokens are those of the whole conversation, the prompt and its images once."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
 
 import scenes
+import vlmpack
+from vlmpack import families
+from vlmpack.families import Family
+from vlmpack.image import join
 from vlmpack.processors import ImageError, PreferenceProcessor, PreferenceProcessorConfig, RowError, TemplateError
 
 IMAGE_TOKENS = (scenes.PIXELS // scenes.PATCH) ** 2
@@ -42,7 +48,11 @@ def test_prompt_and_response_are_the_tokens_of_the_whole_conversation(hf, proces
         expected = whole(hf, ROW["prompt"], text, images)
         assert torch.equal(torch.cat([sample.prompt_ids, response]), expected["input_ids"][0])
         if images:
-            assert torch.equal(sample.images["pixel_values"], expected["pixel_values"])
+            assert torch.equal(join(sample.images)["pixel_values"], expected["pixel_values"])
+            assert sample.image_of[sample.prompt_ids == hf.image_token_id].tolist() == [
+                number for number in range(len(images)) for _ in range(IMAGE_TOKENS)
+            ]
+            assert (sample.image_of[sample.prompt_ids != hf.image_token_id] == -1).all()
     assert (sample.prompt_ids == hf.image_token_id).sum() == IMAGE_TOKENS * len(images)
     assert sample.pairs == ((0, 1),)
 
@@ -50,7 +60,10 @@ def test_prompt_and_response_are_the_tokens_of_the_whole_conversation(hf, proces
 @pytest.mark.parametrize("images", [[], [PICTURE], [PICTURE, PICTURE]], ids=len)
 def test_measuring_tells_the_same_lengths_as_processing(processor, images):
     row = {**ROW, "images": images}
-    assert processor.measure(row) == processor(row).lengths
+    measured, processed = processor.measure(row), processor(row).lengths
+    assert replace(measured, images=()) == replace(processed, images=())
+    assert len(measured.images) == len(processed.images) == len(images)
+    assert len(set(measured.images)) == len(set(processed.images)) == min(len(images), 1)  # both are the same picture
 
 
 def test_both_formats_give_the_same_tokens(processor):
@@ -71,8 +84,9 @@ def test_images_stand_where_the_text_says(hf, processor):
 def test_text_blocks_may_place_images_too(processor):
     blocks = [{"type": "text", "text": "<image>\nWhat is at the top left?"}]
     row = {**ROW, "prompt": [{"role": "user", "content": blocks}]}
-    assert processor.measure(row) == processor(row).lengths
-    assert (processor(row).prompt_ids == processor.image_token_id).sum() == IMAGE_TOKENS
+    measured, processed = processor.measure(row), processor(row).lengths
+    assert replace(measured, images=()) == replace(processed, images=())
+    assert len(measured.images) == 1
 
 
 def test_a_template_that_leaves_images_out_is_refused():
@@ -82,7 +96,7 @@ def test_a_template_that_leaves_images_out_is_refused():
 
 
 def test_a_text_only_row_goes_through_a_vision_processor(processor):
-    assert processor({**ROW, "images": []}).images == {}
+    assert processor({**ROW, "images": []}).images == ()
 
 
 def test_a_tokenizer_reads_text_only_rows(hf):
@@ -160,3 +174,39 @@ def test_a_processor_of_another_family_is_refused(hf, monkeypatch):
     tiles.__class__ = Tiles
     with pytest.raises(TemplateError, match=r"Tiles makes \['image_sizes', 'pixel_values'\] of 1 images; only LLaVA-1"):
         PreferenceProcessor(tiles)(ROW)
+
+
+def test_questions_on_one_picture_share_it_whatever_file_it_came_from(processor, tmp_path):
+    PICTURE.save(tmp_path / "a.png")
+    PICTURE.save(tmp_path / "b.webp", lossless=True)
+    rows = [{**ROW, "images": [str(tmp_path / name)], "prompt": name} for name in ("a.png", "b.webp")]
+    assert processor.measure(rows[0]).images == processor.measure(rows[1]).images
+    (pack,) = vlmpack.pack([processor(row) for row in rows])
+    assert pack.vision_passes == 1
+    assert (pack.input_ids == processor.image_token_id).sum() == IMAGE_TOKENS
+
+
+def test_pictures_that_differ_in_one_pixel_share_no_token_after_them(processor):
+    size = (scenes.PIXELS, scenes.PIXELS)  # what the tower sees, so that no resizing hides the pixel
+    other = Image.new("RGB", size, "green")
+    other.putpixel((17, 40), (0, 129, 0))
+    rows = [{**ROW, "images": [image]} for image in (Image.new("RGB", size, "green"), other)]
+    samples = [processor(row) for row in rows]
+    assert torch.equal(samples[0].prompt_ids, samples[1].prompt_ids)
+    assert processor.measure(rows[0]).images != processor.measure(rows[1]).images
+    (pack,) = vlmpack.pack(samples)
+    assert pack.vision_passes == 2
+    before = samples[0].prompt_ids.tolist().index(processor.image_token_id)
+    assert pack.tokens == 2 * samples[0].lengths.packed - before
+
+
+def test_a_family_that_forbids_sharing_a_part_of_a_prompt_is_obeyed(hf, monkeypatch):
+    rows = [{**ROW, "prompt": "What is there?"}, {**ROW, "prompt": "What was there?"}]
+    packs = {}
+    for whole in (False, True):
+        monkeypatch.setattr(families, "FAMILIES", (Family("llava", "LlavaProcessor", whole_prompt=whole),))
+        samples = [PreferenceProcessor(hf)(row) for row in rows]
+        (packs[whole],) = vlmpack.pack(samples)
+    assert packs[True].tokens == sum(sample.lengths.packed for sample in samples)
+    assert packs[False].tokens < packs[True].tokens - IMAGE_TOKENS
+    assert packs[True].vision_passes == 1  # the features may be the same; the tokens may not

@@ -1,10 +1,10 @@
-"""Both row formats, and every way in which a row can be wrong."""
+"""Our own row format and TRL's, and every way in which a row can be wrong."""
 
 import pytest
 
 from vlmpack.processors import RowError
 from vlmpack.processors.rows import read_row
-from vlmpack.processors.transcript import split_shared_turns, turns
+from vlmpack.processors.transcript import split_shared_text, split_shared_turns, turns
 
 SCORED = {"prompt": "What?", "responses": ["a", "b", "c"], "scores": [1.0, 3.0, 1.0]}
 CHOSEN = {"prompt": "What?", "chosen": "a", "rejected": "b"}
@@ -69,6 +69,27 @@ def test_conversations_that_part_early_keep_their_later_turns():
     assert split_shared_turns(chosen, rejected) == ([ask], (chosen[1:], rejected[1:]))
 
 
+def test_what_the_assistant_says_is_a_response_even_where_both_say_it():
+    ask, begin = say("user", "Hi"), say("assistant", "Let me see.")
+    chosen, rejected = [ask, begin, say("assistant", "a")], [ask, begin, say("assistant", "b")]
+    assert split_shared_turns(chosen, rejected) == ([ask], (chosen[1:], rejected[1:]))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "expected"),
+    [
+        ("The sky is blue.", "The sky is green.", ("The sky is", (" blue.", " green."))),
+        ("The sky is blue.", "The sky is black.", ("The sky is bl", ("ue.", "ack."))),
+        ("The  a", "The  b", ("The ", (" a", " b"))),
+        ("Yes", "Yes, it is", ("Ye", ("s", "s, it is"))),
+        ("The end ", "The end of it", ("The end", (" ", " of it"))),
+        ("Blue.", "Green.", ("", ("Blue.", "Green."))),
+    ],
+)
+def test_plain_texts_are_split_as_trl_splits_them(chosen, rejected, expected):
+    assert split_shared_text(chosen, rejected) == expected
+
+
 def test_columns_that_are_none_count_as_absent():
     assert read_row({**CHOSEN, "images": None, "scores": None}).images == ()
 
@@ -76,15 +97,15 @@ def test_columns_that_are_none_count_as_absent():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({}, "columns .* are neither format"),
-        ({"prompt": "What?"}, "are neither format; the row formats are"),
+        ({}, "columns \\[\\] are in no row format"),
+        ({"prompt": "What?"}, "columns \\['prompt'\\] are in no row format; the row formats"),
         ({**SCORED, "reponses": []}, "column 'reponses' is unknown: did you mean 'responses'"),
         ({**SCORED, "xyz": 1}, "column 'xyz' is unknown: rename or drop it, or name it in metadata_columns"),
         ({"prompt": "What?", "responses": ["a", "b"]}, "needs 'scores' .* or 'ranks'"),
         ({**SCORED, "ranks": [1, 2, 3]}, "one of them"),
-        ({**SCORED, "chosen": "a"}, r"has no use for \['chosen'\]"),
-        ({**CHOSEN, "scores": [1, 2]}, r"has no use for \['scores'\]"),
-        ({**SCORED, "responses": ["a"]}, "'responses' holds 1; a preference needs two"),
+        ({**SCORED, "chosen": "a"}, "column 'chosen' is unknown: .*; it is read as ranked responses"),
+        ({**CHOSEN, "scores": [1, 2]}, "column 'scores' is unknown: .*; it is read as pair"),
+        ({**SCORED, "responses": ["a"]}, "the row holds 1 responses; a preference needs two"),
         ({**SCORED, "responses": "abc"}, "'responses' is str; give a list"),
         ({**SCORED, "responses": ["a", " ", "c"]}, "response 1 is empty"),
         ({**SCORED, "prompt": "  "}, "the prompt is empty"),
@@ -97,9 +118,9 @@ def test_columns_that_are_none_count_as_absent():
         ({**SCORED, "scores": [1.0, 2.0]}, "'scores' holds 2 values for 3 responses"),
         ({**SCORED, "scores": [1.0, float("nan"), 2.0]}, r"'scores'\[1\] is nan; give a finite number"),
         ({**SCORED, "scores": [1.0, "high", 2.0]}, r"'scores'\[1\] is 'high'"),
-        ({**CHOSEN, "margin": float("inf")}, r"'margin'\[0\] is inf"),
+        ({**CHOSEN, "margin": float("inf")}, "'margin' is inf; give a finite number"),
         ({**CHOSEN, "image": "x", "images": ["x"]}, "both 'images' and 'image'"),
-        ({"chosen": "plain", "rejected": "text"}, "add a 'prompt' column"),
+        ({"chosen": "plain", "rejected": "text"}, "share no first turn or beginning; put what they answer into a 'prompt' column"),
         ({"chosen": [say("user", "A")], "rejected": [say("user", "B")]}, "share no first turn"),
     ],
 )  # fmt: skip

@@ -4,7 +4,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from vlmpack.processors.rows import Message, RowError
+from vlmpack.processors.image_tags import blocks_at
+from vlmpack.processors.messages import Message, RowError
 
 
 class TemplateError(ValueError):
@@ -55,7 +56,7 @@ def place_images(prompt: list[Message], images: int, image_token: str) -> list[M
     Raises:
         RowError: the messages have more or fewer places than there are images.
     """
-    placed = [{**message, "content": _blocks(message["content"], image_token)} for message in prompt]
+    placed = [{**message, "content": blocks_at(message["content"], image_token)} for message in prompt]
     places = sum(block.get("type") == "image" for message in placed for block in message["content"])
     if places == 0 and images:
         first = next((m for m in placed if m["role"] == "user"), placed[0])
@@ -63,18 +64,6 @@ def place_images(prompt: list[Message], images: int, image_token: str) -> list[M
     elif places != images:
         raise RowError(f"the prompt has places for {places} images and the row holds {images}; make them equal")
     return placed
-
-
-def _blocks(content: str | list[dict[str, Any]], image_token: str) -> list[dict[str, Any]]:
-    if not isinstance(content, str):
-        place = [{"type": "image"}]
-        parts = [place if b["type"] == "image" else _blocks(b["text"], image_token) for b in content]
-        return [block for part in parts for block in part]
-    first, *others = content.split(image_token)
-    blocks = [{"type": "text", "text": first}] if first else []
-    for text in others:
-        blocks += [{"type": "image"}, *([{"type": "text", "text": text}] if text else [])]
-    return blocks
 
 
 def _render(renderer, conversation: list[Message], *, add_generation_prompt: bool) -> str:

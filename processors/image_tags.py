@@ -25,15 +25,27 @@ def place_tags(conversation: list[Message]) -> list[Message]:
     return [{**message, "content": _place(message["content"])} for message in conversation]
 
 
+def blocks_at(content: str | list[dict[str, Any]], tag: str) -> list[dict[str, Any]]:
+    """A message's content as blocks, with an image wherever the tag stands in its text.
+
+    Args:
+        content: text, or blocks already.
+        tag: what an image's place is written as.
+    """
+    if not isinstance(content, str):
+        return [part for b in content for part in ([b] if b["type"] == "image" else blocks_at(b["text"], tag))]
+    first, *others = content.split(tag)
+    blocks = [{"type": "text", "text": first}] if first else []
+    for text in others:
+        blocks += [{"type": "image"}, *([{"type": "text", "text": text}] if text else [])]
+    return blocks
+
+
 def _place(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
     if isinstance(content, str):
-        return _blocks(content) if TAG in content else content
-    return [part for block in content for part in ([block] if block["type"] == "image" else _blocks(block["text"]))]
+        return _place_text(content) if TAG in content else content
+    return [part for b in content for part in ([b] if b["type"] == "image" else _place_text(b["text"]))]
 
 
-def _blocks(text: str) -> list[dict[str, Any]]:
-    first, *others = LINE_OF_TAGS.sub(r"\1\2", text).split(TAG)
-    blocks = [{"type": "text", "text": first}] if first else []
-    for other in others:
-        blocks += [{"type": "image"}, *([{"type": "text", "text": other}] if other else [])]
-    return blocks
+def _place_text(text: str) -> list[dict[str, Any]]:
+    return blocks_at(LINE_OF_TAGS.sub(r"\1\2", text), TAG)

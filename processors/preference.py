@@ -14,7 +14,9 @@ from vlmpack import ImageInputs, Lengths, Sample
 from vlmpack.families import shares_whole_prompts_only
 from vlmpack.processors.chat import TemplateError, place_images, render_prompt, render_response
 from vlmpack.processors.images import ImageError, fingerprint, open_image
-from vlmpack.processors.rows import Message, PreferenceRow, RowError, read_row
+from vlmpack.processors.messages import Message, RowError, has_images
+from vlmpack.processors.rows import PreferenceRow, read_row
+from vlmpack.sample import overlaps
 
 TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
 IMAGE_INPUTS = {"pixel_values"}  # what LLaVA-1.5-style processors make of an image
@@ -124,16 +126,22 @@ class PreferenceProcessor:
             read, prompt, images = self._read(row)
             prompt_ids, responses = self._texts(read, prompt)
             tokens = len(prompt_ids) - len(images) + sum(self._image_tokens(images))
-            contents = tuple(map(fingerprint, images))
-            return Lengths(tokens, tuple(map(len, responses)), contents, read.pairs, read.margins is not None)
+            return Lengths(
+                prompt=tokens,
+                responses=tuple(map(len, responses)),
+                images=tuple(map(fingerprint, images)),
+                pairs=read.pairs,
+                margins=read.margins is not None,
+                overlaps=overlaps(responses),
+            )
 
     def _read(self, row: Mapping[str, Any]) -> tuple[PreferenceRow, list[Message], list[Image.Image]]:
         """The row, its prompt with image blocks in place, and its images decoded."""
         read = read_row(row, self.config.metadata_columns)
-        if self.image_token is None and (read.images or _has_image_blocks(read.prompt)):
+        if self.image_token is None and (read.images or has_images(read.prompt)):
             raise RowError(f"the row has images, and {type(self.processor).__name__} reads text only; load a processor")
         for place, response in enumerate(read.responses):
-            if _has_image_blocks(response) or (self.image_token and self.image_token in str(response)):
+            if self.image_token and self.image_token in str(response):
                 raise RowError(f"response {place} holds an image, which only prompts may; remove it from the response")
         prompt = read.prompt
         if self.image_token is not None:
@@ -218,15 +226,6 @@ class _named:
         if isinstance(error, ValueError) and self.row.get("id") is not None:
             kind = type(error) if isinstance(error, RowError | ImageError | TemplateError) else RowError
             raise kind(f"row {self.row['id']!r}: {error}") from error
-
-
-def _has_image_blocks(conversation: list[Message]) -> bool:
-    return any(
-        block.get("type") == "image"
-        for message in conversation
-        if not isinstance(message["content"], str)
-        for block in message["content"]
-    )
 
 
 def _merged(place: int, tokenizer: PreTrainedTokenizerBase, ids: list[int], prompt_ids: list[int]) -> str:

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from tiny import IMAGE_TOKENS, llava, sample
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import IMAGE_TOKENS, llava, sample, samples
 from torch.utils.flop_counter import FlopCounterMode
 
 import vlmpack
@@ -23,6 +25,19 @@ def test_flops_of_a_sample_worked_out_by_hand():
     assert packed_flops(lengths, cost) == 60 + (6 + 9 + 4) + 300 + 1000
     # 5 + 4 tokens; pairs 15 and 10; 2 + 1 predictions; two images
     assert unpacked_flops(lengths, cost) == 90 + 25 + 300 + 2000
+
+
+def test_a_shared_beginning_of_responses_costs_once():
+    cost = Cost(token=10, pair=1, prediction=100)
+    # prompt of 3, then 2 shared tokens with pairs 4 + 5, then 1 and 2 of their own with pairs 6 and 6 + 7
+    assert packed_flops(Lengths(3, (3, 4), overlaps=(2,)), cost) == 80 + (6 + 9 + 6 + 13) + 500
+
+
+@given(samples(images=True, most=1), st.integers(14, 20))
+def test_the_tokens_foretold_for_a_sample_are_those_it_has_in_a_pack(made, max_length):
+    (each,) = made
+    foretold = each.lengths.truncated(max_length).packed
+    assert foretold == vlmpack.pack([each.truncated(max_length)])[0].tokens
 
 
 def counted(compute) -> int:

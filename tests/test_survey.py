@@ -71,7 +71,7 @@ def test_when_nothing_is_left_it_is_an_error(rows, message):
 def test_samples_need_no_processor():
     made = sample([1], [[2], [3]], [(0, 1)], images=1)
     surveyed = survey([made], None, name="training", quiet=True)
-    assert surveyed.lengths == [Lengths(5, (1, 1), (made.images[0].content,), ((0, 1),), margins=True)]
+    assert surveyed.lengths == [Lengths(5, (1, 1), (made.images[0].content,), ((0, 1),), True, (0,))]
     assert torch.equal(surveyed[0].prompt_ids[-1:], torch.tensor([1]))
 
 

@@ -1,6 +1,8 @@
 """One row of preference data as the model meets it: a prompt with its images, and its responses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from jaxtyping import Int
@@ -23,6 +25,8 @@ class Lengths:
         images: a digest of each image in the prompt, equal for equal images.
         pairs: P (preferred, rejected) responses.
         margins: whether it is known how much better the preferred ones are.
+        overlaps: R - 1 ints, or none. Tokens that a response has in common with the next one in sorted order, which
+            is what it need not repeat; see `overlaps`.
     """
 
     prompt: int
@@ -30,11 +34,12 @@ class Lengths:
     images: tuple[bytes, ...] = ()
     pairs: tuple[tuple[int, int], ...] = ()
     margins: bool = False
+    overlaps: tuple[int, ...] = ()
 
     @property
     def packed(self) -> int:
-        """Tokens when the prompt stands once."""
-        return self.prompt + sum(self.responses)
+        """Tokens when the prompt stands once, and what responses begin with alike."""
+        return self.prompt + sum(self.responses) - sum(self.overlaps)
 
     @property
     def unpacked(self) -> int:
@@ -48,7 +53,25 @@ class Lengths:
             SampleError: the prompt leaves no room for a response.
         """
         room = _room(self.prompt, max_length)
-        return replace(self, responses=tuple(min(length, room) for length in self.responses))
+        cut = {name: tuple(min(n, room) for n in getattr(self, name)) for name in ("responses", "overlaps")}
+        return replace(self, **cut)
+
+
+def overlaps(responses: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """How many tokens each response has in common with the next one in sorted order.
+
+    In sorted order the longest beginning that a response shares with any before it is that shared with its neighbour,
+    so the sum is what a tree of all responses saves. Cutting tails at one length cuts these at that length.
+
+    Example:
+        >>> overlaps([[7, 1], [7, 2, 2], [9], [7, 2, 2]])
+        (1, 3, 0)
+    """
+    ordered = sorted(responses)
+    return tuple(
+        next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+        for one, other in pairwise(ordered)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +138,14 @@ class Sample:
         """What the sample costs."""
         responses = tuple(len(response) for response in self.response_ids)
         images = tuple(image.content for image in self.images)
-        return Lengths(len(self.prompt_ids), responses, images, self.pairs, self.margins is not None)
+        return Lengths(
+            prompt=len(self.prompt_ids),
+            responses=responses,
+            images=images,
+            pairs=self.pairs,
+            margins=self.margins is not None,
+            overlaps=overlaps([response.tolist() for response in self.response_ids]),
+        )
 
     def truncated(self, max_length: int | None) -> "Sample":
         """Cut response tails so that prompt + response is at most `max_length` tokens; never the prompt.

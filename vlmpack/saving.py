@@ -76,8 +76,13 @@ def saving(lengths: Iterable[Lengths], cost: Cost) -> Saving:
 
 def packed_flops(lengths: Lengths, cost: Cost) -> float:
     """Forward FLOPs of one sample with its prompt once: each token meets the keys of its own path only."""
-    pairs = _causal(lengths.prompt) + sum(r * lengths.prompt + _causal(r) for r in lengths.responses)
-    predictions = sum(lengths.responses)
+
+    def after_prompt(tokens: int) -> int:
+        return tokens * lengths.prompt + _causal(tokens)
+
+    pairs = sum(map(after_prompt, lengths.responses)) - sum(map(after_prompt, lengths.overlaps))
+    pairs += _causal(lengths.prompt)
+    predictions = sum(lengths.responses) - sum(lengths.overlaps)
     images = len(set(lengths.images)) * cost.image
     return lengths.packed * cost.token + pairs * cost.pair + predictions * cost.prediction + images
 

@@ -1,6 +1,6 @@
 """Time merging and packing alone: made-up samples of 1,000 tokens, K = 4, in growing numbers, on one core.
 
-    python examples/benchmarks/merging.py --output-dir outputs/merging
+python examples/benchmarks/merging.py --output-dir outputs/merging
 """
 
 import argparse
@@ -41,7 +41,10 @@ def main() -> None:
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     print(f"merging and packing {', '.join(f'{count:,}' for count in args.counts)} samples on one core")
-    lines = ["| samples | packs | tokens, unpacked → packed | seconds | microseconds a sample |", "|---:|---:|---:|---:|---:|"]
+    lines = [
+        "| samples | packs | tokens, unpacked → packed | seconds | microseconds a sample |",
+        "|---:|---:|---:|---:|---:|",
+    ]
     result = []
     for count in args.counts:
         made = samples(count)

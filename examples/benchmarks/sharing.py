@@ -60,9 +60,7 @@ def _as_pairs(samples: Sequence[Sample], pairs: Sequence[Pairs]) -> dict[str, in
             for pair in each
             for response in pair
         ),
-        "vision passes": sum(
-            2 * len(each) * len(sample.images) for sample, each in zip(samples, pairs, strict=True)
-        ),
+        "vision passes": sum(2 * len(each) * len(sample.images) for sample, each in zip(samples, pairs, strict=True)),
     }
 
 

@@ -59,7 +59,7 @@ def test_dpo_loss_and_gradients_equal_trl(images, backend, tmp_path):
     )
 
     ours = PreferenceProcessor(processing_class)
-    packs = vlmpack.pack([ours(row) for row in rows], max_tokens=100)
+    packs = vlmpack.pack([ours(row) for row in rows], max_tokens=60)
     assert len(packs) > 1
     pairs = 0
     for pack in packs:

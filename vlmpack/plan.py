@@ -57,8 +57,9 @@ def fold(forest: Forest) -> tuple[tuple[int, ...], ...]:
         B rows of token indices, ascending; each holds the whole path of every leaf in it.
 
     Example:
-        >>> fold(Forest((-1, 0, -1, -1), (40, 20, 30, 10)))[1][:3]  # two rows: the first tree, and the two others
-        (60, 61, 62)
+        >>> rows = fold(Forest((-1, 0, 0), (2, 200, 200)))  # the first 2 tokens stand in both rows
+        >>> [(row[0], row[-1], len(row)) for row in rows]
+        [(0, 201, 202), (0, 401, 202)]
     """
     leaves = sorted(set(range(len(forest.parents))) - set(forest.parents))
     homes, weights = [forest.parents[leaf] for leaf in leaves], [forest.lengths[leaf] for leaf in leaves]

@@ -23,17 +23,18 @@ def split(forest: Forest, homes: Sequence[int], weights: Sequence[int], capacity
     if what hangs on it needs several parts. Trees that share nothing are dealt as in `first_fit_decreasing`.
 
     Args:
-        forest: what the items share.
+        forest: all that the items need: what several share, and below it what each has of its own.
         homes: for each item, the segment that it continues; -1 if it is a tree of its own.
-        weights: for each item, the tokens that it needs beyond its home, shared ones included.
+        weights: for each item, the tokens of the segments that it needs below its home.
         capacity: tokens of a part; no item with the path above it is larger.
 
     Returns:
         The parts as lists of ascending items, by their first item.
 
     Example:
-        >>> split(Forest((-1,), (4,)), homes=[0, 0, 0], weights=[3, 3, 2], capacity=9)  # the 4 tokens stand in both
-        [[0, 2], [1]]
+        >>> image = Forest((-1, 0, 0, 0), (4, 3, 3, 2))  # and three questions on it
+        >>> split(image, homes=[0, 0, 0], weights=[3, 3, 2], capacity=10)  # its 4 tokens stand in both parts
+        [[0, 1], [2]]
     """
     ground = len(forest.parents)  # what the roots hang on; it has no tokens
     hanging: list[list[_Piece]] = [[] for _ in range(ground + 1)]

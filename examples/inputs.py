@@ -50,6 +50,9 @@ def flags(description: str, output_dir: str, learning_rate: float, epochs: float
         help="prompts a process takes in an optimizer step, with all their responses",
     )
     add("--learning-rate", type=float, help=f"peak; without it {learning_rate:g}, or with --model the trainer's own")
+    add("--pairing", default="all", choices=["all", "best", "adjacent"], help="which pairs of responses are compared")
+    add("--prompt-weight", default="pairs", choices=["pairs", "one"], help="a prompt weighs its pairs, or one")
+    add("--group-by-image", action="store_true", help="let rows on the same images meet in a batch and share them")
     add(
         "--max-bad-rows",
         type=float,
@@ -78,6 +81,9 @@ def training_arguments(args: argparse.Namespace, from_scratch: float) -> dict[st
         "max_steps": args.max_steps,
         "per_device_train_batch_size": args.batch_size,
         "per_device_eval_batch_size": args.batch_size,
+        "pairing": args.pairing,
+        "prompt_weight": args.prompt_weight,
+        "group_by_image": args.group_by_image,
         "max_bad_rows": args.max_bad_rows,
         "dataloader_num_workers": args.workers,
         "seed": args.seed,

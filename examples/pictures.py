@@ -16,33 +16,33 @@ import vlmpack
 from vlmpack import Pack, masks
 from vlmpack.processors import PreferenceProcessor
 
-IMAGE, PROMPT = "#4d4d4d", "#8c8c8c"
+IMAGE, PROMPT, SHARED = "#4d4d4d", "#8c8c8c", "#f0e442"
 RESPONSES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00")  # Okabe and Ito: told apart by the colour-blind
 
 
-def draw_pack(pack: Pack, image_token: int, names: list[str]) -> Figure:
+def draw_pack(pack: Pack, image_token: int) -> Figure:
     """The tokens of a pack as a band, and below it the mask: who may attend to whom.
 
     Args:
-        pack: prompts with their responses.
+        pack: questions with their responses; prompts are lettered, responses numbered.
         image_token: id of an image's tokens, drawn darker than the rest of the prompt.
-        names: one a segment, written over the band.
     """
-    kinds = _kinds(pack, image_token)
-    colours = [IMAGE, PROMPT, *RESPONSES]
+    kinds, labels = _kinds(pack, image_token), _labels(pack, image_token)
+    colours = [IMAGE, PROMPT, SHARED, *RESPONSES]
     seen = masks.dense(pack.reach[0]).numpy()
     figure, (band, square) = plt.subplots(
-        2, 1, figsize=(8, 8.6), height_ratios=[1, 22], sharex=True, layout="constrained"
+        2, 1, figsize=(8, 9.1), height_ratios=[1, 14], sharex=True, layout="constrained"
     )
     band.imshow(kinds[None, :], cmap=ListedColormap(colours), vmin=0, vmax=len(colours) - 1, aspect="auto")
     picture = np.ones((*seen.shape, 3))
     keys = np.array([to_rgb(colour) for colour in colours])[kinds]
     picture[seen] = np.broadcast_to(keys, picture.shape)[seen]
-    square.imshow(picture, aspect="equal", interpolation="nearest")
-    for start, length, name in zip(pack.forest.starts, pack.forest.lengths, names, strict=True):
-        band.text(start + length / 2 - 0.5, -0.8, name, ha="center", va="bottom", fontsize=9)
+    square.imshow(picture, aspect="auto", interpolation="nearest")
+    for start, stop, label in labels:
+        band.text((start + stop - 1) / 2, -0.7, label, ha="center", va="bottom", fontsize=8, rotation=40)
+    for start in pack.forest.starts:
         for line in (square.axvline, square.axhline):
-            line(start - 0.5, color="black", linewidth=0.4)
+            line(start - 0.5, color="black", linewidth=0.3)
     band.set(xticks=[], yticks=[])
     band.spines[:].set_visible(False)
     square.set(xlabel="key: the token that is seen", ylabel="query: the token that looks")
@@ -50,13 +50,43 @@ def draw_pack(pack: Pack, image_token: int, names: list[str]) -> Figure:
     return figure
 
 
+def _counts_for(pack: Pack) -> list[list[int]]:
+    """For each token, the responses that it belongs to."""
+    responses: list[list[int]] = [[] for _ in range(pack.tokens)]
+    for target, response in pack.terms.tolist():
+        responses[pack.targets[target]].append(response)
+    return responses
+
+
 def _kinds(pack: Pack, image_token: int) -> np.ndarray:
-    """[T] 0 image, 1 prompt, 2 and up the prompt's first, second, ... response."""
-    kinds, sibling = [], 0
-    for parent, length in zip(pack.forest.parents, pack.forest.lengths, strict=True):
-        sibling = 0 if parent < 0 else sibling + 1
-        kinds += [1 if parent < 0 else 1 + sibling] * length
-    return np.where(pack.input_ids[0].numpy() == image_token, 0, kinds)
+    """[T] 0 image, 1 prompt, 2 what several responses share, 3 and up a prompt's first, second, ... response."""
+    first = {}  # of each prompt's responses
+    for response, prompt in enumerate(pack.sample_of.tolist()):
+        first.setdefault(prompt, response)
+    kinds = []
+    for token, own in enumerate(_counts_for(pack)):
+        prompt = 0 if pack.input_ids[0, token] == image_token else 1
+        alone = 3 + own[0] - first[pack.sample_of[own[0]].item()] if len(own) == 1 else 2
+        kinds.append(alone if own else prompt)
+    return np.array(kinds)
+
+
+def _labels(pack: Pack, image_token: int) -> list[tuple[int, int, str]]:
+    """(first token, one past the last, name) of each image, prompt and response."""
+    labels, samples = [], pack.sample_of.tolist()
+    images = np.flatnonzero(pack.input_ids[0].numpy() == image_token)
+    for number, tokens in enumerate(np.array_split(images, len(pack.placements)) if len(images) else []):
+        labels.append((tokens[0], tokens[-1] + 1, f"image {number + 1}"))
+    counts = _counts_for(pack)
+    for response, prompt in enumerate(samples):
+        letter, first = chr(ord("A") + prompt), samples.index(prompt)
+        tokens = [token for token, own in enumerate(counts) if own == [response]]
+        if tokens:
+            labels.append((tokens[0], tokens[-1] + 1, f"{letter}{response - first + 1}"))
+        if response == first:
+            end = pack.previous[0, min(token for token, own in enumerate(counts) if response in own)].item() + 1
+            labels.append((end - 2, end, f"question {letter}"))
+    return labels
 
 
 def draw_demo(curve: list[tuple[int, float]], accuracies: dict[str, float], ratios: dict[str, float]) -> Figure:
@@ -90,15 +120,11 @@ def draw_demo(curve: list[tuple[int, float]], accuracies: dict[str, float], rati
 
 def main() -> None:
     processor = PreferenceProcessor(scenes.processor())
-    rows = scenes.rows(2, seed=3, questions=1)
-    samples = [processor(row) for row in rows]
-    (pack,) = vlmpack.pack(samples)
-    names = []
-    for letter, row in zip("AB", rows, strict=True):
-        names += [f"image and question {letter}", *(f"{letter}{place + 1}" for place in range(len(row["responses"])))]
+    rows = scenes.rows(2, seed=3, questions=2)[:3]  # two questions on one picture, one on another
+    (pack,) = vlmpack.pack([processor(row) for row in rows])
     path = Path(__file__).parent.parent / "assets" / "pack.png"
     path.parent.mkdir(exist_ok=True)
-    draw_pack(pack, processor.image_token_id, names).savefig(path, dpi=110)
+    draw_pack(pack, processor.image_token_id).savefig(path, dpi=110)
     print(f"picture: {path}")
 
 

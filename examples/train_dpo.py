@@ -14,6 +14,10 @@ def main(arguments: list[str] | None = None) -> DPOTrainer:
     """Train, evaluate and save; returns the trainer."""
     parser = inputs.flags(__doc__, "outputs/dpo_model", learning_rate=1e-3, epochs=2)
     parser.add_argument("--beta", type=float, default=0.1, help="strength of the pull towards the reference")
+    add = parser.add_argument
+    add("--loss-type", nargs="+", default=["sigmoid"], help="a loss by TRL's name, plackett_luce, simpo, ..., or several")
+    add("--loss-weights", nargs="+", type=float, help="one for each of several losses; without it all 1")
+    add("--label-smoothing", type=float, default=0.0, help="probability that a pair's label is flipped")
     args = parser.parse_args(arguments)
     set_seed(args.seed)
     train, held_out = inputs.rows(args)
@@ -23,6 +27,9 @@ def main(arguments: list[str] | None = None) -> DPOTrainer:
         DPOConfig(
             **inputs.training_arguments(args, from_scratch=1e-3),
             beta=args.beta,
+            loss_type=args.loss_type,
+            loss_weights=args.loss_weights,
+            label_smoothing=args.label_smoothing,
             lr_scheduler_type="cosine",
             warmup_steps=0.05,  # a share of all steps
             adam_beta2=0.98,

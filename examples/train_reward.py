@@ -12,7 +12,12 @@ from vlmpack import RewardConfig, RewardModel, RewardTrainer
 
 def main(arguments: list[str] | None = None) -> RewardTrainer:
     """Train, evaluate and save; returns the trainer."""
-    args = inputs.flags(__doc__, "outputs/reward_model", learning_rate=1e-3, epochs=3).parse_args(arguments)
+    parser = inputs.flags(__doc__, "outputs/reward_model", learning_rate=1e-3, epochs=3)
+    add = parser.add_argument
+    add("--loss-type", default="bradley_terry", choices=["bradley_terry", "plackett_luce"], help="pairs, or rankings")
+    add("--use-margin", action="store_true", help="ask pairs to be as far apart as their scores")
+    add("--center-rewards-coefficient", type=float, help="weight of the term that holds rewards around 0, e.g. 0.01")
+    args = parser.parse_args(arguments)
     set_seed(args.seed)
     train, held_out = inputs.rows(args)
     model, processor = inputs.model_and_processor(args, train)
@@ -20,6 +25,9 @@ def main(arguments: list[str] | None = None) -> RewardTrainer:
         RewardModel.from_backbone(model),
         RewardConfig(
             **inputs.training_arguments(args, from_scratch=1e-3),
+            loss_type=args.loss_type,
+            use_margin=args.use_margin,
+            center_rewards_coefficient=args.center_rewards_coefficient,
             lr_scheduler_type="cosine",
             warmup_steps=0.05,  # a share of all steps
             adam_beta2=0.98,

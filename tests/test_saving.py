@@ -74,3 +74,9 @@ def test_a_saving_reads_as_one_line():
     assert said.startswith(
         f"packing 2 prompts with 5 responses (2 pairs): tokens {tokens} → {17 + 9} (1.88x), vision passes 7 → 3"
     )
+
+
+def test_images_that_rows_have_in_common_are_said():
+    twice = [sample([1, k], [[3], [2]], [(0, 1)], images=1, seed=5) for k in (1, 2, 3)]
+    said = str(saving([each.lengths for each in twice], cost_of(llava())))
+    assert said.endswith("; 2 of the vision passes show an image again, which rows of one batch share")

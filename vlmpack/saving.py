@@ -34,6 +34,8 @@ class Saving:
         tokens: (unpacked, packed).
         passes: images through the vision tower, (unpacked, packed).
         flops: (unpacked, packed).
+        again: packed vision passes that show an image of an earlier row. Rows that meet in a batch share them, and
+            the tokens that begin their prompts alike, which is not counted here.
     """
 
     prompts: int
@@ -42,13 +44,19 @@ class Saving:
     tokens: tuple[int, int]
     passes: tuple[int, int]
     flops: tuple[float, float]
+    again: int = 0
 
     def __str__(self) -> str:
         vision = f"vision passes {_change(self.passes, '{:,}')}, " if self.passes[0] else ""
         return (
             f"packing {self.prompts:,} prompts with {self.responses:,} responses ({self.pairs:,} pairs): "
-            f"tokens {_change(self.tokens, '{:,}')}, {vision}predicted FLOPs {_change(self.flops, '{:.2e}')}"
+            f"tokens {_change(self.tokens, '{:,}')}, {vision}predicted FLOPs {_change(self.flops, '{:.2e}')}{self._more()}"
         )
+
+    def _more(self) -> str:
+        if not self.again:
+            return ""
+        return f"; {self.again:,} of the vision passes show an image again, which rows of one batch share"
 
 
 def saving(lengths: Iterable[Lengths], cost: Cost) -> Saving:
@@ -61,6 +69,8 @@ def saving(lengths: Iterable[Lengths], cost: Cost) -> Saving:
     lengths = list(lengths)
     packed = sum(packed_flops(each, cost) for each in lengths)
     unpacked = sum(unpacked_flops(each, cost) for each in lengths)
+    seen = {image for each in lengths for image in each.images}
+    passes = sum(len(set(each.images)) for each in lengths)
     return Saving(
         prompts=len(lengths),
         responses=sum(len(each.responses) for each in lengths),
@@ -68,9 +78,10 @@ def saving(lengths: Iterable[Lengths], cost: Cost) -> Saving:
         tokens=(sum(each.unpacked for each in lengths), sum(each.packed for each in lengths)),
         passes=(
             sum(len(each.images) * len(each.responses) for each in lengths),
-            sum(len(set(each.images)) for each in lengths),
+            passes,
         ),
         flops=(unpacked, packed),
+        again=passes - len(seen),
     )
 
 

@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> DPOTrainer:
     parser = inputs.flags(__doc__, "outputs/dpo_model", learning_rate=1e-3, epochs=2)
     parser.add_argument("--beta", type=float, default=0.1, help="strength of the pull towards the reference")
     add = parser.add_argument
-    add("--loss-type", nargs="+", default=["sigmoid"], help="a loss by TRL's name, plackett_luce, simpo, ..., or several")
+    add("--loss-type", nargs="+", default=["sigmoid"], help="a loss by TRL's name, or several")
     add("--loss-weights", nargs="+", type=float, help="one for each of several losses; without it all 1")
     add("--label-smoothing", type=float, default=0.0, help="probability that a pair's label is flipped")
     args = parser.parse_args(arguments)

@@ -50,7 +50,8 @@ class Saving:
         vision = f"vision passes {_change(self.passes, '{:,}')}, " if self.passes[0] else ""
         return (
             f"packing {self.prompts:,} prompts with {self.responses:,} responses ({self.pairs:,} pairs): "
-            f"tokens {_change(self.tokens, '{:,}')}, {vision}predicted FLOPs {_change(self.flops, '{:.2e}')}{self._more()}"
+            f"tokens {_change(self.tokens, '{:,}')}, {vision}"
+            f"predicted FLOPs {_change(self.flops, '{:.2e}')}{self._more()}"
         )
 
     def _more(self) -> str:

@@ -2,18 +2,20 @@
 
 import pytest
 import torch
-from test_trainers import curve, dataset, train
+from test_trainers import curve, train
 from tiny import llama, sample
+from transformers import HfArgumentParser
 
 import vlmpack
 from vlmpack import DPOConfig, DPOTrainer, RewardModel, losses, unpacked
-from vlmpack.config import CONTRASTS, REFERENCE_FREE, SORTED, ConfigError
+from vlmpack.config import ConfigError
 from vlmpack.objective import LOSSES
+from vlmpack.survey import DatasetError
 
 NEEDED = {"exo_pair": {"label_smoothing": 0.05}, "robust": {"label_smoothing": 0.1}, "aot": {"label_smoothing": 0.1}}
-NAMES = (*CONTRASTS, *SORTED, *REFERENCE_FREE)
+REFERENCE_FREE = [name for name, loss in LOSSES.items() if not loss.reference]
 MPO = {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0]}
-SETTINGS = {name: {"loss_type": name, **NEEDED.get(name, {})} for name in NAMES} | {
+SETTINGS = {name: {"loss_type": name, **NEEDED.get(name, {})} for name in LOSSES} | {
     "mpo": MPO,
     "one prompt, one weight": {"prompt_weight": "one"},
     "lists, one weight": {"loss_type": "plackett_luce", "prompt_weight": "one"},
@@ -32,10 +34,6 @@ def ranked(count: int = 8) -> list:
         pairs = [(i, j) for i in range(len(scores)) for j in range(len(scores)) if scores[i] > scores[j]]
         made.append(sample([1 + k % 7, 2, 3][: 1 + k % 3], responses, pairs or [(0, 1)], seed=k))
     return made
-
-
-def test_every_configured_name_has_a_loss():
-    assert set(LOSSES) == set(NAMES)
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
@@ -123,7 +121,8 @@ def test_evaluation_of_a_sorted_loss_is_that_of_the_batch(tmp_path):
     ("settings", "message"),
     [
         ({"loss_type": "dpo"}, "loss_type='dpo' is not one of sigmoid"),
-        ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}, "1 loss_weights for 2 losses"),
+        ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}, r"1 loss_weights for losses \[.sigmoid., .sft.\]"),
+        ({"loss_type": "plackett_luce", "pairing": "adjacent"}, "pairing='adjacent' leaves no ranking"),
         ({"loss_type": "exo_pair"}, "'exo_pair' needs label_smoothing above 0"),
         ({"loss_type": "robust", "label_smoothing": 0.5}, "label_smoothing below 0.5"),
         ({"loss_type": "aot", "prompt_weight": "one"}, "it needs prompt_weight='pairs'"),
@@ -152,8 +151,37 @@ def test_grouping_by_image_trains_on_every_row_and_shares_more(tmp_path):
     assert passes[True] == 4 < passes[False]
 
 
-def test_rows_on_one_image_share_its_vision_pass_while_training(tmp_path):
-    rows = dataset(6)
-    (pack,) = vlmpack.pack([*rows, *rows])
-    assert pack.vision_passes == vlmpack.pack(rows)[0].vision_passes
-    assert pack.tokens == vlmpack.pack(rows)[0].tokens
+def test_evaluation_does_not_depend_on_its_batch_size(tmp_path):
+    trainer = train("dpo", tmp_path, model=llama(), rows=ranked(), steps=1, loss_type=["sigmoid", "sft"])
+    found = []
+    for batch in (1, 3, 8):
+        trainer.args.per_device_eval_batch_size = batch
+        found.append(trainer.evaluate(ranked())["eval_loss"])
+    assert found == pytest.approx([found[0]] * 3, rel=1e-6)
+
+
+def test_settings_are_read_from_a_command_line(tmp_path):
+    (config,) = HfArgumentParser(DPOConfig).parse_args_into_dataclasses(["--output_dir", str(tmp_path)])
+    assert config.weighted_losses == (("sigmoid", 1.0),)
+    mpo = ["--loss_type", "sigmoid", "bco_pair", "sft", "--loss_weights", "0.8", "0.2", "1"]
+    (config,) = HfArgumentParser(DPOConfig).parse_args_into_dataclasses(["--output_dir", str(tmp_path), *mpo])
+    assert config.weighted_losses == (("sigmoid", 0.8), ("bco_pair", 0.2), ("sft", 1.0))
+
+
+def test_margins_are_asked_of_evaluation_rows_too(tmp_path):
+    rows = [vlmpack.Sample(row.prompt_ids, row.response_ids, row.pairs) for row in ranked(4)]
+    trainer = train("reward", tmp_path, model=llama(), rows=ranked(4), steps=1, use_margin=True)
+    with pytest.raises(DatasetError, match="use_margin=True, but 4 evaluation rows have neither scores nor a margin"):
+        trainer.evaluate(rows)
+
+
+def test_a_reward_of_a_bfloat16_model_is_a_float32_number(tmp_path):
+    model = RewardModel.from_backbone(llama().to(torch.bfloat16))
+    (pack,) = vlmpack.pack(ranked(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(pack).dtype == torch.float32
+    assert unpacked.rewards(model, ranked(3)).dtype == torch.float32
+    model.save_pretrained(tmp_path)
+    again = RewardModel.from_pretrained(tmp_path)
+    assert (again.score.weight.dtype, again.model.dtype) == (torch.float32, torch.bfloat16)
+    assert torch.equal(again(pack), model(pack))

@@ -92,6 +92,24 @@ def test_an_image_token_is_not_a_text_token_of_the_same_id():
     assert merged.forest.tokens == 2 * (IMAGE_TOKENS + 2)
 
 
+def test_an_image_whose_tokens_are_broken_by_text_is_shared_whole_or_not_at_all():
+    """As where a row of an image ends in a token of its own; prompts may not part inside it."""
+    image_of = torch.tensor([0, 0, -1, 0, 0, -1])
+    made = [
+        Sample(torch.tensor([IMAGE, IMAGE, between, IMAGE, IMAGE, 5]), (torch.tensor([3]),), images=(picture(7),), image_of=image_of)
+        for between in (1, 2, 1)
+    ]  # fmt: skip
+    merged = merge(made)
+    assert merged.forest.tokens == 2 * 7
+    assert merged.placements == (0, 0)
+
+
+def test_ids_may_be_of_any_integer_type():
+    short = Sample(torch.tensor([1, 2], dtype=torch.int32), (torch.tensor([3], dtype=torch.int16),))
+    merged = merge([short, woven([1, 2], [[3]], [])])
+    assert (merged.forest.tokens, merged.input_ids.dtype) == (3, np.int64)
+
+
 @pytest.mark.parametrize("images", [True, False])
 def test_prompts_seen_both_ways_are_shared_whole_or_not_at_all(images):
     beginning = [picture(7), 1] if images else [6, 1]

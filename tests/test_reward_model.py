@@ -63,7 +63,8 @@ def test_the_backbone_keeps_its_attention_and_the_saved_config_names_no_machine(
 def test_a_reward_model_in_bfloat16_is_loaded_in_bfloat16(tmp_path):
     RewardModel.from_backbone(llava().bfloat16()).save_pretrained(tmp_path)
     loaded = RewardModel.from_pretrained(str(tmp_path), dtype=torch.bfloat16)
-    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.bfloat16}
+    assert loaded.score.weight.dtype == torch.float32  # the head, always
 
 
 def test_pickled_weights_are_not_read_unless_asked_for(tmp_path):

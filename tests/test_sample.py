@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny import sample
+from tiny import picture, sample
 
 from vlmpack import Sample, SampleError
 
@@ -21,6 +21,18 @@ def test_parts_that_do_not_fit_are_refused(prompt, responses, pairs, message):
             torch.tensor(prompt, dtype=torch.int64),
             tuple(torch.tensor(r, dtype=torch.int64) for r in responses),
             tuple(pairs),
+        )
+
+
+@pytest.mark.parametrize("image_of", [None, [-1, -1, -1], [0, 0, 1], [1, 1, 0], [0, 1, 0], [0, 0, -1]])
+def test_images_and_their_tokens_must_fit_together(image_of):
+    images = (picture(1),) if image_of == [0, 0, 1] else (picture(1), picture(2))
+    with pytest.raises(SampleError, match=r"image_of places images \[.*\] .* there are \d"):
+        Sample(
+            torch.tensor([1, 2, 3]),
+            (torch.tensor([4]),),
+            images=images,
+            image_of=None if image_of is None else torch.tensor(image_of),
         )
 
 

@@ -240,7 +240,7 @@ def test_margins_ask_for_distance(tmp_path):
 
 def test_missing_margins_are_an_error_at_the_start(tmp_path):
     rows = [vlmpack.Sample(torch.tensor([1]), (torch.tensor([2]), torch.tensor([3])), ((0, 1),))]
-    with pytest.raises(DatasetError, match="use_margin=True, but 1 rows have neither .* row 0"):
+    with pytest.raises(DatasetError, match="use_margin=True, but 1 training rows have neither .* row 0"):
         train("reward", tmp_path, rows=rows, use_margin=True)
 
 

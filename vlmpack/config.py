@@ -5,16 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from vlmpack.objective import LOSSES
 from vlmpack.plan import BACKENDS
 from vlmpack.preferences import PAIRINGS, PROMPT_WEIGHTS
-
-# The losses by what they need; all are in vlmpack/objective.py.
-CONTRASTS = (
-    *("sigmoid", "sigmoid_norm", "robust", "hinge", "ipo", "exo_pair", "nca_pair", "bco_pair", "sppo_hard"),
-    *("apo_zero", "apo_down", "discopop", "plackett_luce"),
-)
-SORTED = ("aot", "aot_unpaired")  # compare the pairs of a batch in sorted order, so they need all of them at once
-REFERENCE_FREE = ("sft", "cpo", "simpo", "orpo")
 
 
 class ConfigError(ValueError):
@@ -73,6 +66,8 @@ class PreferenceConfig(TrainingArguments):
             raise ConfigError(f"max_bad_rows={self.max_bad_rows} is a share of the rows; give 0 to 1")
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns=True would take away the columns that the processor reads")
+        if self.gradient_checkpointing and self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = True  # packs of text alone leave the vision tower unused
         self.dataloader_pin_memory &= torch.cuda.is_available()  # there is nothing to pin for, and torch warns
         super().__post_init__()
 
@@ -86,7 +81,8 @@ class DPOConfig(PreferenceConfig):
         beta: per nat (a number for the losses by token). Strength of the pull towards the reference.
         label_smoothing: the probability, 0 to 0.5, that a pair's label is flipped.
         loss_type: a loss of `vlmpack.losses` by TRL's name, or several; "sigmoid" is DPO, "plackett_luce" its form
-            for whole rankings. "sft", "cpo", "simpo" and "orpo" need no reference model.
+            for whole rankings (of all pairs, or of the best against the rest; a ranking counts once with
+            prompt_weight="one"). "sft", "cpo", "simpo" and "orpo" need no reference model.
         loss_weights: one for each of several losses; None: all 1.
         discopop_tau: of "discopop".
         simpo_gamma: of "simpo": how far apart a pair shall be, on the scale of beta times nats a token.
@@ -96,22 +92,25 @@ class DPOConfig(PreferenceConfig):
     learning_rate: float = field(default=1e-6, metadata={"help": "The initial learning rate."})
     beta: float = field(default=0.1, metadata={"help": "Strength of the pull towards the reference model."})
     label_smoothing: float = field(default=0.0, metadata={"help": "Probability that a pair's label is flipped."})
-    loss_type: list[str] | str = field(default="sigmoid", metadata={"help": "A loss, or several."})
+    loss_type: list[str] = field(
+        default_factory=lambda: ["sigmoid"], metadata={"help": "A loss, or several, e.g. sigmoid bco_pair sft."}
+    )
     loss_weights: list[float] | None = field(default=None, metadata={"help": "One for each loss; None: all 1."})
     discopop_tau: float = field(default=0.05, metadata={"help": "Temperature of discopop."})
     simpo_gamma: float = field(default=0.5, metadata={"help": "Target margin of simpo."})
     cpo_alpha: float = field(default=1.0, metadata={"help": "Weight of cpo's negative log-likelihood."})
 
     def __post_init__(self) -> None:
-        known = (*CONTRASTS, *SORTED, *REFERENCE_FREE)
+        self.loss_type = [self.loss_type] if isinstance(self.loss_type, str) else list(self.loss_type)
         for name, _ in self.weighted_losses:
-            if name not in known:
-                raise ConfigError(f"loss_type={name!r} is not one of {', '.join(known)}")
+            if name not in LOSSES:
+                raise ConfigError(f"loss_type={name!r} is not one of {', '.join(LOSSES)}")
         if not 0 <= self.label_smoothing <= 0.5:
             raise ConfigError(f"label_smoothing={self.label_smoothing} is a probability of at most 0.5")
         if self.beta <= 0:
             raise ConfigError(f"beta={self.beta} must be positive")
         self._check_smoothing()
+        _refuse_broken_rankings(self.loss_type, self.pairing)
         if self.compares_whole_batches and not (self.prompt_weight == "pairs" and self.disable_dropout):
             raise ConfigError(
                 f"loss_type={self.loss_type!r} sorts the pairs of a batch before it compares them, so each weighs the "
@@ -120,30 +119,28 @@ class DPOConfig(PreferenceConfig):
         super().__post_init__()
 
     def _check_smoothing(self) -> None:
-        names = [name for name, _ in self.weighted_losses]
-        if "exo_pair" in names and self.label_smoothing == 0:
+        if "exo_pair" in self.loss_type and self.label_smoothing == 0:
             raise ConfigError("loss_type='exo_pair' needs label_smoothing above 0 (its formula has its log), e.g. 1e-3")
-        if "robust" in names and self.label_smoothing == 0.5:
+        if "robust" in self.loss_type and self.label_smoothing == 0.5:
             raise ConfigError("loss_type='robust' divides by 1 - 2 * label_smoothing; give label_smoothing below 0.5")
 
     @property
     def weighted_losses(self) -> tuple[tuple[str, float], ...]:
         """The names of the losses, each with its weight."""
-        names = [self.loss_type] if isinstance(self.loss_type, str) else list(self.loss_type)
-        weights = [1.0] * len(names) if self.loss_weights is None else list(self.loss_weights)
-        if not names or len(weights) != len(names):
-            raise ConfigError(f"{len(weights)} loss_weights for {len(names)} losses; give one for each of them")
-        return tuple(zip(names, weights, strict=True))
+        weights = [1.0] * len(self.loss_type) if self.loss_weights is None else self.loss_weights
+        if not weights or len(weights) != len(self.loss_type):
+            raise ConfigError(f"{len(weights)} loss_weights for losses {self.loss_type}; give one for each of them")
+        return tuple(zip(self.loss_type, weights, strict=True))
 
     @property
     def needs_reference(self) -> bool:
         """Whether any of the losses compares with a reference model."""
-        return any(name not in REFERENCE_FREE for name, _ in self.weighted_losses)
+        return any(LOSSES[name].reference for name in self.loss_type)
 
     @property
     def compares_whole_batches(self) -> bool:
         """Whether any of the losses needs all of a batch's pairs at once."""
-        return any(name in SORTED for name, _ in self.weighted_losses)
+        return any(LOSSES[name].whole_batch for name in self.loss_type)
 
 
 @dataclass
@@ -152,7 +149,8 @@ class RewardConfig(PreferenceConfig):
 
     Attributes:
         learning_rate: for full training; use about ten times as much with LoRA.
-        loss_type: "bradley_terry" on pairs, or "plackett_luce" on whole rankings.
+        loss_type: "bradley_terry" on pairs, or "plackett_luce" on whole rankings (of all pairs, or of the best
+            against the rest; a ranking counts once with prompt_weight="one").
         use_margin: ask each pair to be as far apart as its scores (or its row's `margin`), not only in order.
         center_rewards_coefficient: weight of the squared sum of a pair's rewards, which holds them around zero;
             0.01 is usual. None: rewards may lie anywhere.
@@ -171,3 +169,9 @@ class RewardConfig(PreferenceConfig):
         if self.use_margin and self.loss_type == "plackett_luce":
             raise ConfigError("use_margin=True asks pairs to be apart, and plackett_luce knows no pairs; leave one out")
         super().__post_init__()
+        _refuse_broken_rankings([self.loss_type], self.pairing)
+
+
+def _refuse_broken_rankings(losses: list[str], pairing: str) -> None:
+    if "plackett_luce" in losses and pairing == "adjacent":
+        raise ConfigError("pairing='adjacent' leaves no ranking for plackett_luce, only pairs; use 'all' or 'best'")

@@ -34,4 +34,5 @@ def exact_families() -> tuple[str, ...]:
 
 def shares_whole_prompts_only(processor: object) -> bool:
     """Whether the family of a transformers processor forbids prompts to share a part of their tokens."""
-    return any(family.whole_prompt for family in FAMILIES if family.processor == type(processor).__name__)
+    names = {kind.__name__ for kind in type(processor).__mro__}  # a subclass is of the family
+    return any(family.whole_prompt for family in FAMILIES if family.processor in names)

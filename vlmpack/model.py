@@ -95,7 +95,7 @@ def _try_out(decoder: nn.Module) -> None:
     """Three tokens through the decoder: what a layer would refuse in training, it refuses here."""
     if any(parameter.numel() == 0 for parameter in decoder.parameters()):
         return  # sharded weights are not at hand yet; the first pack will tell
-    pack = lay_out([Sample(torch.tensor([0]), (torch.tensor([0]), torch.tensor([0])))], rows=[0])
+    pack = lay_out([Sample(torch.tensor([0]), (torch.tensor([0]), torch.tensor([1])))], rows=[0])
     pack = pack.to(decoder.get_input_embeddings().weight.device)
     plan = make(pack.forest, pack.reach[0], pack.position_ids[0], decoder.vlmpack_attention)
     decoder(**_text_inputs(pack), plan=plan)

@@ -35,10 +35,10 @@ def pack(samples: Sequence[Sample], max_tokens: int = 8192) -> list[Pack]:
     merged = merge(samples)
     if merged.forest.tokens <= max_tokens:
         return [lay_out(samples, range(len(samples)), merged)]
-    weights = [_responses(merged, sample) for sample in range(len(samples))]
-    for row, (prompt, weight) in enumerate(zip(merged.prompts, weights, strict=True)):
-        _check_size(row, _stop(merged, prompt) + weight, max_tokens)
-    parts = split(merged.forest, merged.prompts, weights, max_tokens)
+    needs = [_responses(merged, sample) for sample in range(len(samples))]
+    for row, (prompt, need) in enumerate(zip(merged.prompts, needs, strict=True)):
+        _check_size(row, _stop(merged, prompt) + sum(merged.forest.lengths[segment] for segment in need), max_tokens)
+    parts = split(merged.forest, merged.prompts, needs, max_tokens)
     return [lay_out([samples[row] for row in rows], rows) for rows in parts]
 
 
@@ -47,11 +47,11 @@ def _stop(merged: Merged, segment: int) -> int:
     return merged.forest.depths[segment] + merged.forest.lengths[segment]
 
 
-def _responses(merged: Merged, sample: int) -> int:
-    """Tokens of a sample's responses, shared beginnings counted once."""
+def _responses(merged: Merged, sample: int) -> frozenset[int]:
+    """The segments of a sample's responses."""
     forest, stop = merged.forest, _stop(merged, merged.prompts[sample])
     needed = {segment for leaf in merged.leaves[sample] for segment in (*forest.ancestors(leaf), leaf)}
-    return sum(forest.lengths[segment] for segment in needed if forest.depths[segment] >= stop)
+    return frozenset(segment for segment in needed if forest.depths[segment] >= stop)
 
 
 def _check_size(row: int, tokens: int, max_tokens: int) -> None:

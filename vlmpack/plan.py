@@ -62,11 +62,11 @@ def fold(forest: Forest) -> tuple[tuple[int, ...], ...]:
         [(0, 201, 202), (0, 401, 202)]
     """
     leaves = sorted(set(range(len(forest.parents))) - set(forest.parents))
-    homes, weights = [forest.parents[leaf] for leaf in leaves], [forest.lengths[leaf] for leaf in leaves]
+    homes, needs = [forest.parents[leaf] for leaf in leaves], [frozenset({leaf}) for leaf in leaves]
     length = max(forest.depths[leaf] + forest.lengths[leaf] for leaf in leaves)  # no row is shorter
     best, cost = (), float("inf")
     while True:
-        rows = [_row(forest, [leaves[place] for place in part]) for part in split(forest, homes, weights, length)]
+        rows = [_row(forest, [leaves[place] for place in part]) for part in split(forest, homes, needs, length)]
         price = len(rows) * (ROW_COST + max(map(len, rows)) ** 2)
         if price < cost:
             best, cost = tuple(rows), price

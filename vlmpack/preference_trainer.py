@@ -18,9 +18,9 @@ from vlmpack.judgement import Judgement
 from vlmpack.meter import Meter
 from vlmpack.model import enable, unwrapped
 from vlmpack.objective import Scored, joined_scores
-from vlmpack.ordering import ByImage
+from vlmpack.ordering import ByImage, EpochOrder
 from vlmpack.pack import Pack
-from vlmpack.preferences import preferences_of
+from vlmpack.preferences import preferences_of, preferred_tokens, weight
 from vlmpack.preflight import check_devices, check_precision, check_processor, disable_dropout, with_adapter
 from vlmpack.restore import restore
 from vlmpack.sample import Sample
@@ -123,9 +123,9 @@ class PreferenceTrainer(Trainer):
         model.train()
         if callable(getattr(self.optimizer, "train", None)):
             self.optimizer.train()
-        weight, preferred_tokens = num_items_in_batch.unbind()
-        share = self.accelerator.num_processes / weight  # ranks' gradients are averaged, we want the sum
-        judges = self._judges(model, inputs["units"], preferred_tokens / weight)
+        total_weight, tokens = num_items_in_batch.unbind()
+        share = self.accelerator.num_processes / total_weight  # ranks' gradients are averaged, we want the sum
+        judges = self._judges(model, inputs["units"], tokens / total_weight)
         total = torch.zeros((), device=self.args.device)
         for (unit, sync), judge in zip(self._units(model, inputs), judges, strict=True):
             with sync:
@@ -179,7 +179,10 @@ class PreferenceTrainer(Trainer):
         if not (self.args.group_by_image and isinstance(rows, SurveyedRows)):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return ByImage([each.images for each in rows.lengths], self.args.train_batch_size, seed)
+        order = ByImage([each.images for each in rows.lengths], self.args.train_batch_size, seed)
+        self.remove_callback(EpochOrder)
+        self.add_callback(EpochOrder(order))
+        return order
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -205,12 +208,12 @@ class PreferenceTrainer(Trainer):
         model = self._prepared_for_evaluation()
         self.callback_handler.eval_dataloader = dataloader
         meter, scores = Meter(), []
+        mean_length = self._mean_length(dataloader.dataset)
         for inputs in dataloader:
-            weight, preferred_tokens = inputs["weights"].to(self.args.device).unbind()
             with torch.no_grad():
-                judgement = self.judge(self._scored_together(model, inputs["units"], preferred_tokens / weight))
+                judgement = self.judge(self._scored_together(model, inputs["units"], mean_length))
             meter.add(judgement.metrics)
-            meter.add_loss(judgement.loss, weight)
+            meter.add_loss(judgement.loss, inputs["weights"][0])
             scores.append(judgement.pair_scores.float())
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         predictions = torch.cat(gather_object([torch.cat(scores).cpu()])).numpy()
@@ -220,6 +223,12 @@ class PreferenceTrainer(Trainer):
             metrics |= self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(predictions, labels, metrics, len(dataloader.dataset))
+
+    def _mean_length(self, rows: SurveyedRows) -> Tensor:
+        """Tokens of a preferred response, averaged over the pairs of a data set with their weights."""
+        kind = self.args.prompt_weight
+        tokens = sum(preferred_tokens(each, kind) for each in rows.lengths)
+        return torch.tensor(tokens / sum(weight(each, kind) for each in rows.lengths), device=self.args.device)
 
     def _prepared_for_evaluation(self) -> nn.Module:
         """The model as `Trainer` would have prepared it, when evaluation comes before training."""

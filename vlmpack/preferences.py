@@ -120,14 +120,15 @@ def joined(parts: Sequence[Preferences]) -> Preferences:
     )
 
 
-def weight(sample: Sample, prompt_weight: str) -> float:
+def weight(item: Sample | Lengths, prompt_weight: str) -> float:
     """What a prompt adds to the whole that a step's loss is divided by: its pairs, or one if it has any."""
-    return float(min(len(sample.pairs), 1) if prompt_weight == "one" else len(sample.pairs))
+    return float(min(len(item.pairs), 1) if prompt_weight == "one" else len(item.pairs))
 
 
-def preferred_tokens(sample: Sample, prompt_weight: str) -> float:
+def preferred_tokens(item: Sample | Lengths, prompt_weight: str) -> float:
     """Tokens of the preferred responses of a prompt's pairs, each pair with its weight."""
-    if not sample.pairs:
+    if not item.pairs:
         return 0.0
-    tokens = sum(len(sample.response_ids[preferred]) for preferred, _ in sample.pairs)
-    return tokens * weight(sample, prompt_weight) / len(sample.pairs)
+    lengths = item.responses if isinstance(item, Lengths) else [len(response) for response in item.response_ids]
+    tokens = sum(lengths[preferred] for preferred, _ in item.pairs)
+    return tokens * weight(item, prompt_weight) / len(item.pairs)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from vlmpack.forest import Forest
@@ -147,7 +148,7 @@ class _Keys:
 
     def of_response(self, response: Tensor) -> _Path:
         """The path of a response; its ids are its keys."""
-        ids = response.cpu().numpy()
+        ids = response.to("cpu", torch.int64).numpy()
         return _Path(ids, ids)
 
     def of_prompt(self, sample: Sample) -> _Path:
@@ -155,11 +156,14 @@ class _Keys:
         path = self.of_response(sample.prompt_ids)
         if not sample.images and not sample.whole_prompt:
             return path
-        keys, marks = path.ids.astype(np.int64), []
+        keys, marks = path.ids.copy(), []
+        image_of = None if sample.image_of is None else sample.image_of.cpu().numpy()
         for number, image in enumerate(sample.images):
-            places = np.flatnonzero(sample.image_of.cpu().numpy() == number)
-            keys[places] = self._stretch(image.content, path.ids[places].tobytes(), len(places))
-            marks.append((int(places[0]), self._row(image)))
+            places = np.flatnonzero(image_of == number)
+            first, last = int(places[0]), int(places[-1])
+            ids = path.ids[first : last + 1]  # and what stands between them, which begins no other image
+            keys[first : last + 1] = self._stretch(image.content, ids.tobytes(), len(ids))
+            marks.append((first, self._row(image)))
         if sample.whole_prompt:
             contents = (image.content for image in sample.images)
             keys[:] = self._stretch(b"whole" + b"".join(contents), path.ids.tobytes(), len(keys))

@@ -1,5 +1,6 @@
 """A reward model: any language or vision-language backbone, and one linear head on each response's last token."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ class RewardModel(PreTrainedModel):
     config_class = RewardModelConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
+    _keep_in_fp32_modules_strict = ["score"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -62,7 +64,7 @@ class RewardModel(PreTrainedModel):
         super().__init__(config)
         self.model = AutoModel.from_config(config.backbone_config) if backbone is None else backbone
         hidden = config.get_text_config().hidden_size
-        self.score = nn.Linear(hidden, 1, bias=False, dtype=self.model.dtype)
+        self.score = nn.Linear(hidden, 1, bias=False, dtype=torch.promote_types(self.model.dtype, torch.float32))
         self._no_split_modules = self.model._no_split_modules
         self.post_init()
 
@@ -77,7 +79,7 @@ class RewardModel(PreTrainedModel):
         return cls(RewardModelConfig(body.config, dtype=body.dtype), body)
 
     @classmethod
-    def from_pretrained(cls, path: str, *arguments: Any, **options: Any) -> "RewardModel":
+    def from_pretrained(cls, path: str | Path, *arguments: Any, **options: Any) -> "RewardModel":
         """Load a saved reward model, or put a fresh head on a pretrained language or vision-language model.
 
         Args:
@@ -109,8 +111,12 @@ class RewardModel(PreTrainedModel):
         """
         if not is_enabled(self):
             enable(self)
-        hidden = run(self.model, pack).last_hidden_state[0, pack.ends]
-        return self.score(hidden.to(self.score.weight.dtype))[:, 0]
+        return self.head(run(self.model, pack).last_hidden_state[0, pack.ends])
+
+    def head(self, hidden: Float[Tensor, "R H"]) -> Float[Tensor, " R"]:
+        """Rewards of last hidden states, in float32 whatever the backbone: bfloat16 cannot tell 3.00 from 3.01."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.score(hidden.to(self.score.weight.dtype))[:, 0]
 
     def get_input_embeddings(self) -> nn.Module:
         """The backbone's token embedding."""

@@ -39,8 +39,12 @@ class RewardTrainer(PreferenceTrainer):
         super().__init__(model, args or RewardConfig(), **others)
         if not any("score" in name and p.requires_grad for name, p in self.model.named_parameters()):
             raise ConfigError("the head (score) is frozen; train it, e.g. by modules_to_save=['score'] in the adapter")
-        if self.args.use_margin and isinstance(self.train_dataset, SurveyedRows):
-            _refuse_missing_margins(self.train_dataset)
+
+    def _surveyed(self, rows: Any, name: str) -> Any:
+        surveyed = super()._surveyed(rows, name)
+        if self._survey_args.use_margin and isinstance(surveyed, SurveyedRows):
+            _refuse_missing_margins(surveyed, name)
+        return surveyed
 
     def scores(self, model: nn.Module, unit: Pack | Sample) -> Float[Tensor, " R"]:
         """The reward of each response."""
@@ -67,10 +71,10 @@ class RewardTrainer(PreferenceTrainer):
         return loss
 
 
-def _refuse_missing_margins(dataset: SurveyedRows) -> None:
+def _refuse_missing_margins(dataset: SurveyedRows, name: str) -> None:
     missing = [row for row, each in zip(dataset.kept, dataset.lengths, strict=True) if not each.margins]
     if missing:
         raise DatasetError(
-            f"use_margin=True, but {len(missing)} rows have neither scores nor a margin, the first of them row "
+            f"use_margin=True, but {len(missing)} {name} rows have neither scores nor a margin, the first of them row "
             f"{missing[0]}; add them, or leave use_margin off"
         )

@@ -121,10 +121,11 @@ class Sample:
     def _check_images(self) -> None:
         if self.image_of is None and not self.images:
             return
-        stand = [] if self.image_of is None else self.image_of[self.image_of >= 0].tolist()
-        if list(dict.fromkeys(stand)) != list(range(len(self.images))):
+        stand = self.prompt_ids[:0] if self.image_of is None else self.image_of[self.image_of >= 0]
+        order = stand.unique_consecutive().tolist()
+        if order != list(range(len(self.images))):
             raise SampleError(
-                f"image_of places images {list(dict.fromkeys(stand))} in the prompt and there are {len(self.images)}; "
+                f"image_of places images {order} one after the other in the prompt and there are {len(self.images)}; "
                 f"give for every token its image's number, from 0 in the order in which they stand, and -1 for text"
             )
 

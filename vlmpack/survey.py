@@ -100,9 +100,8 @@ def survey(
         measured += batch
         bar.update(len(batch))
     bar.close()
-    surveyed = _sort_out(rows, measured, name, max_length, max_tokens, max_bad_rows)
-    surveyed.lengths = [compared(each, pairing) for each in surveyed.lengths]
-    return surveyed
+    measured = [each if isinstance(each, str) else compared(each, pairing) for each in measured]
+    return _sort_out(rows, measured, name, max_length, max_tokens, max_bad_rows)
 
 
 def _sort_out(rows, measured, name, max_length, max_tokens, max_bad_rows) -> SurveyedRows:

@@ -51,7 +51,8 @@ def rewards(reward_model: nn.Module, samples: Sequence[Sample]) -> Float[Tensor,
             for response in sample.response_ids:
                 inputs = _inputs(reward_model, sample, response)
                 hidden = reward_model.model(**inputs, use_cache=False).last_hidden_state
-                scores.append(reward_model.score(hidden[0, -1])[0])
+                with torch.autocast(hidden.device.type, enabled=False):
+                    scores.append(reward_model.score(hidden[0, -1].to(reward_model.score.weight.dtype))[0])
     return torch.stack(scores)
 
 

@@ -1,6 +1,7 @@
 """Losses that need all of a batch's pairs at once, computed pack by pack all the same."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,14 +34,16 @@ def linearised(
         scored.policy.requires_grad_()
         whole = judge(scored)
         (gradient,) = torch.autograd.grad(whole.loss, scored.policy)
-    share = whole.loss.detach() / len(responses)
+    held = gradient.split(list(responses))
+    return [
+        partial(_judge_part, whole, gradient=each, parts=len(held), first=place == 0) for place, each in enumerate(held)
+    ]
 
-    def judge_of(held: Tensor, metrics: dict[str, Tensor]) -> Callable[[Any, Tensor], Judgement]:
-        def judge_part(part: Any, scores: Float[Tensor, " R"]) -> Judgement:
-            change = (scores * held).sum()
-            return Judgement(share + change - change.detach(), whole.pair_scores, metrics)
 
-        return judge_part
-
-    parts = gradient.split(list(responses))
-    return [judge_of(held, {} if place else whole.metrics) for place, held in enumerate(parts)]
+def _judge_part(
+    whole: Judgement, unit: Any, scores: Float[Tensor, " R"], *, gradient: Tensor, parts: int, first: bool
+) -> Judgement:
+    """A part's share of the whole loss, with the gradient that the whole loss has for its scores."""
+    change = (scores * gradient).sum()
+    loss = whole.loss.detach() / parts + change - change.detach()
+    return Judgement(loss, whole.pair_scores, whole.metrics if first else {})

@@ -11,7 +11,9 @@ from tiny import double, llama, text_config
 from transformers import LlamaForSequenceClassification
 
 import scenes
-from vlmpack import losses
+from vlmpack import DPOConfig, losses
+from vlmpack.objective import LOSSES, Scored, objective, rewards
+from vlmpack.preferences import Preferences
 
 trl = pytest.importorskip("trl", reason="TRL is the independent oracle; install vlmpack[dev]")
 cpo, orpo = pytest.importorskip("trl.experimental.cpo"), pytest.importorskip("trl.experimental.orpo")
@@ -28,24 +30,7 @@ MEAN_LENGTH = 3.0  # (5 + 2 + 4 + 1) / 4
 
 LINE = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
 
-WITH_A_REFERENCE = {
-    "sigmoid": losses.dpo,
-    "robust": losses.robust,
-    "hinge": losses.hinge,
-    "ipo": losses.ipo,
-    "sigmoid_norm": losses.sigmoid_norm,
-    "exo_pair": losses.exo_pair,
-    "nca_pair": losses.nca_pair,
-    "bco_pair": losses.bco_pair,
-    "sppo_hard": losses.sppo_hard,
-    "apo_zero": losses.apo_zero,
-    "apo_down": losses.apo_down,
-    "discopop": losses.discopop,
-    "aot": losses.aot,
-    "aot_unpaired": losses.aot_unpaired,
-}
-AVERAGED = {"ipo", "sigmoid_norm"}
-SMOOTHED = {"robust", "exo_pair", "aot", "aot_unpaired"}  # TRL's sigmoid takes no notice of label_smoothing
+WITH_A_REFERENCE = [name for name, loss in LOSSES.items() if loss.reference and name != "plackett_luce"]
 
 
 def arguments(config, folder, **settings):
@@ -95,36 +80,61 @@ def trl_dpo_loss(trainer, types: list[str], weights: list[float], *, beta: float
     return trainer._compute_loss(trainer.model, batch, False)
 
 
+def configured(**changes) -> DPOConfig:
+    """Settings without `TrainingArguments`' own set-up, which would reset accelerate under TRL's trainers."""
+    config = DPOConfig.__new__(DPOConfig)
+    vars(config).update({"beta": 0.1, "label_smoothing": 0.0, "loss_type": ["sigmoid"], "loss_weights": None})
+    vars(config).update({"discopop_tau": 0.05, "simpo_gamma": 0.5, "cpo_alpha": 1.0, "prompt_weight": "pairs"})
+    vars(config).update(changes)
+    return config
+
+
+def trained(model, reference, **settings) -> torch.Tensor:
+    """What a trainer with these settings minimises on ROWS."""
+    scored = Scored(
+        policy=response_logps(model),
+        reference=None if reference is None else response_logps(reference).detach(),
+        preferences=Preferences(PAIRS, None, LENGTHS, sample_of=torch.arange(8) // 2),
+        mean_length=MEAN_LENGTH,
+    )
+    return objective(scored, configured(**settings)) / len(PAIRS)
+
+
 @pytest.mark.parametrize("beta, label_smoothing", [(0.1, 0.2), (1.4, 0.001)])
 @pytest.mark.parametrize("loss_type", WITH_A_REFERENCE)
 def test_every_dpo_type_and_its_gradients_equal_trl(loss_type, beta, label_smoothing, dpo_trainer):
     expected = trl_dpo_loss(dpo_trainer, [loss_type], [1.0], beta=beta, label_smoothing=label_smoothing)
-
-    model, reference = llama(0), llama(1)
-    lengths = [LENGTHS] if loss_type in AVERAGED else []
-    smoothing = {"label_smoothing": label_smoothing} if loss_type in SMOOTHED else {}
-    policy_logps, reference_logps = response_logps(model), response_logps(reference).detach()
-    loss = WITH_A_REFERENCE[loss_type](policy_logps, reference_logps, PAIRS, *lengths, beta=beta, **smoothing)
-    assert_same_value_and_gradients(loss.mean(), model, expected, dpo_trainer.model)
+    smoothing = 0.0 if loss_type == "sigmoid" else label_smoothing  # of which TRL's sigmoid takes no notice
+    model = llama(0)
+    loss = trained(model, llama(1), loss_type=[loss_type], beta=beta, label_smoothing=smoothing)
+    assert_same_value_and_gradients(loss, model, expected, dpo_trainer.model)
 
 
 def test_sft_and_its_gradients_equal_trl(dpo_trainer):
     expected = trl_dpo_loss(dpo_trainer, ["sft"], [1.0], beta=0.1, label_smoothing=0.0)
     model = llama(0)
-    loss = losses.sft(response_logps(model), PAIRS, mean_length=MEAN_LENGTH).mean()
+    loss = trained(model, None, loss_type=["sft"])
     assert_same_value_and_gradients(loss, model, expected, dpo_trainer.model)
 
 
 def test_mixed_preference_optimization_and_its_gradients_equal_trl(dpo_trainer):
     types, weights = ["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0]
     expected = trl_dpo_loss(dpo_trainer, types, weights, beta=0.1, label_smoothing=0.0)
+    model = llama(0)
+    loss = trained(model, llama(1), loss_type=types, loss_weights=weights)
+    assert_same_value_and_gradients(loss, model, expected, dpo_trainer.model)
 
-    model, reference = llama(0), llama(1)
-    policy_logps, reference_logps = response_logps(model), response_logps(reference).detach()
-    loss = 0.8 * losses.dpo(policy_logps, reference_logps, PAIRS, beta=0.1)
-    loss = loss + 0.2 * losses.bco_pair(policy_logps, reference_logps, PAIRS, beta=0.1)
-    loss = loss + losses.sft(policy_logps, PAIRS, mean_length=MEAN_LENGTH)
-    assert_same_value_and_gradients(loss.mean(), model, expected, dpo_trainer.model)
+
+@pytest.mark.parametrize("beta", [0.1, 1.4])
+def test_implicit_rewards_are_those_that_trl_logs(beta, dpo_trainer):
+    dpo_trainer._metrics["train"].clear()
+    trl_dpo_loss(dpo_trainer, ["sigmoid"], [1.0], beta=beta, label_smoothing=0.0)
+    logged = dpo_trainer._metrics["train"]
+    preferences = Preferences(PAIRS, None, LENGTHS, sample_of=torch.arange(8) // 2)
+    scored = Scored(response_logps(llama(0)), response_logps(llama(1)).detach(), preferences, MEAN_LENGTH)
+    chosen, rejected = rewards(scored, configured(beta=beta))[PAIRS].unbind(1)
+    assert chosen.mean().item() == pytest.approx(logged["rewards/chosen"][0], rel=1e-5)
+    assert rejected.mean().item() == pytest.approx(logged["rewards/rejected"][0], rel=1e-5)
 
 
 def test_trl_refuses_what_exo_pair_refuses(tmp_path):
@@ -167,10 +177,10 @@ def test_cpo_with_its_likelihood_term_and_their_gradients_equal_trl(beta, label_
     expected = reference_free_loss(cpo_trainer)
 
     model = llama(0)
-    logps = response_logps(model)
-    loss = losses.cpo(logps, PAIRS, beta=beta, label_smoothing=label_smoothing)
-    loss = loss + 0.5 * losses.sft(logps, PAIRS, mean_length=MEAN_LENGTH)
-    assert_same_value_and_gradients(loss.mean(), model, expected, cpo_trainer.model)
+    knobs = {"beta": beta, "label_smoothing": label_smoothing, "cpo_alpha": 0.5}
+    assert_same_value_and_gradients(
+        trained(model, None, loss_type=["cpo"], **knobs), model, expected, cpo_trainer.model
+    )
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
@@ -181,9 +191,9 @@ def test_simpo_and_its_gradients_equal_trl(beta, gamma, label_smoothing, cpo_tra
     expected = reference_free_loss(cpo_trainer)
 
     model = llama(0)
-    knobs = {"beta": beta, "gamma": gamma, "label_smoothing": label_smoothing}
-    loss = losses.simpo(response_logps(model), PAIRS, LENGTHS, **knobs)
-    assert_same_value_and_gradients(loss.mean(), model, expected, cpo_trainer.model)
+    knobs = {"beta": beta, "simpo_gamma": gamma, "label_smoothing": label_smoothing}
+    loss = trained(model, None, loss_type=["simpo"], **knobs)
+    assert_same_value_and_gradients(loss, model, expected, cpo_trainer.model)
 
 
 @pytest.fixture(scope="module")
@@ -192,14 +202,16 @@ def orpo_trainer(tmp_path_factory):
 
 
 @pytest.mark.parametrize("beta", [0.1, 2.0])
-def test_orpo_and_its_gradients_equal_trl_whose_likelihood_term_counts_the_prompt_too(beta, orpo_trainer):
+def test_orpo_and_its_gradients_equal_trl_but_for_the_prompts_likelihood(beta, orpo_trainer):
+    """TRL averages the likelihood over the prompt's tokens too; the paper, and so we, over the preferred response's."""
     orpo_trainer.beta = beta
     expected = reference_free_loss(orpo_trainer)
 
     model = llama(0)
-    likelihood = torch.cat([token_logps(model, prompt + preferred) for prompt, preferred, _ in ROWS])
-    loss = losses.orpo(response_logps(model), PAIRS, LENGTHS, beta=beta)
-    assert_same_value_and_gradients(loss.mean() - likelihood.mean(), model, expected, orpo_trainer.model)
+    theirs = torch.cat([token_logps(model, prompt + preferred) for prompt, preferred, _ in ROWS]).mean()
+    ours = response_logps(model)[PAIRS[:, 0]].sum() / LENGTHS[PAIRS[:, 0]].sum()
+    loss = trained(model, None, loss_type=["orpo"], beta=beta)
+    assert_same_value_and_gradients(loss + ours - theirs, model, expected, orpo_trainer.model)
 
 
 def reward_model():
@@ -207,7 +219,7 @@ def reward_model():
     return double(LlamaForSequenceClassification(text_config(num_labels=1)))
 
 
-def rewards(model) -> torch.Tensor:
+def last_rewards(model) -> torch.Tensor:
     """[8] reward of each response, in the order of ROWS: the head's output at its last token."""
     ids = [torch.tensor([prompt + response]) for prompt, *both in ROWS for response in both]
     return torch.cat([model.score(model.model(each).last_hidden_state[:, -1])[:, 0] for each in ids])
@@ -226,7 +238,7 @@ def test_reward_model_losses_and_their_gradients_equal_trl(margins, coefficient,
     expected = trainer.compute_loss(trainer.model, trainer.data_collator(examples))
 
     model = reward_model()
-    values = rewards(model)
+    values = last_rewards(model)
     loss = losses.bradley_terry(values, PAIRS, margin=0.0 if margins is None else torch.tensor(margins).double())
     loss = loss + (coefficient or 0.0) * losses.centering(values, PAIRS)
     assert_same_value_and_gradients(loss.mean(), model, expected, trainer.model)

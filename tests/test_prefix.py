@@ -81,6 +81,13 @@ def test_images_that_differ_in_one_pixel_never_merge():
     assert (len(merged.images), merged.placements) == (2, (0, 1))
 
 
+def test_images_of_the_same_bytes_but_another_shape_or_type_are_others():
+    whole = torch.zeros(1, 3, 4, 4)
+    others = [whole, whole.reshape(1, 3, 2, 8), whole.view(torch.int32)]
+    assert len({ImageInputs({"pixel_values": tensor}).content for tensor in others}) == 3
+    assert len({ImageInputs({name: whole}).content for name in ("pixel_values", "pixels")}) == 2
+
+
 def test_an_image_after_another_text_stands_twice_and_is_encoded_once():
     merged = merge([woven([1, picture(7), 2], [[3]], []), woven([5, picture(8), picture(7), 2], [[3]], [])])
     assert merged.forest.tokens == (IMAGE_TOKENS + 3) + (2 * IMAGE_TOKENS + 3)

@@ -197,7 +197,10 @@ class PreferenceProcessor:
 
     def _image_of(self, prompt_ids: Tensor, images: list[Image.Image]) -> Tensor:
         """For each token of the prompt, the image whose features it receives; -1 for text."""
-        places, counts = prompt_ids == self.image_token_id, torch.tensor(self._image_tokens(images))
+        places = prompt_ids == self.image_token_id
+        if len(images) == 1:
+            return places.long() - 1
+        counts = torch.tensor(self._image_tokens(images))
         if counts.sum() != places.sum():
             raise TemplateError(
                 f"{type(self.processor).__name__} wrote {places.sum()} image tokens and foretold {counts.tolist()}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import zip_longest
 
 import torch
@@ -47,6 +48,7 @@ def runs(forest: Forest) -> tuple[Run, ...]:
     return tuple(Run(tuple(range(head, stop)), forest.ancestors(head)) for head, stop in zip(heads, stops, strict=True))
 
 
+@lru_cache(maxsize=32)  # the policy and its reference read the same packs
 def fold(forest: Forest) -> tuple[tuple[int, ...], ...]:
     """Deal a pack's paths into the rows of one batched attention call, as cheaply as a few row lengths allow.
 
@@ -64,21 +66,28 @@ def fold(forest: Forest) -> tuple[tuple[int, ...], ...]:
     leaves = sorted(set(range(len(forest.parents))) - set(forest.parents))
     homes, needs = [forest.parents[leaf] for leaf in leaves], [frozenset({leaf}) for leaf in leaves]
     length = max(forest.depths[leaf] + forest.lengths[leaf] for leaf in leaves)  # no row is shorter
-    best, cost = (), float("inf")
+    best, cost = [], float("inf")
     while True:
-        rows = [_row(forest, [leaves[place] for place in part]) for part in split(forest, homes, needs, length)]
-        price = len(rows) * (ROW_COST + max(map(len, rows)) ** 2)
-        if price < cost:
-            best, cost = tuple(rows), price
-        if len(rows) == 1:
-            return best
-        length = length * 3 // 2 + 1
+        parts = [_path_segments(forest, leaves, part) for part in split(forest, homes, needs, length)]
+        longest = max(sum(forest.lengths[segment] for segment in part) for part in parts)
+        price = len(parts) * (ROW_COST + longest**2)
+        if price >= cost:
+            break  # longer rows share more, but squares grow faster
+        best, cost = parts, price
+        if len(parts) == 1:
+            break
+        length *= 2
+    return tuple(_tokens(forest, part) for part in best)
 
 
-def _row(forest: Forest, leaves: Sequence[int]) -> tuple[int, ...]:
-    """The tokens on the paths to some leaves."""
-    segments = sorted({segment for leaf in leaves for segment in (*forest.ancestors(leaf), leaf)})
-    return tuple(token for s in segments for token in range(forest.starts[s], forest.starts[s] + forest.lengths[s]))
+def _path_segments(forest: Forest, leaves: Sequence[int], part: Sequence[int]) -> list[int]:
+    """The segments on the paths to some of the leaves, ascending."""
+    return sorted({s for place in part for s in (*forest.ancestors(leaves[place]), leaves[place])})
+
+
+def _tokens(forest: Forest, segments: Sequence[int]) -> tuple[int, ...]:
+    spans = (range(forest.starts[s], forest.starts[s] + forest.lengths[s]) for s in segments)
+    return tuple(token for span in spans for token in span)
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,6 +47,8 @@ def selected(pairs: Pairs, pairing: str) -> tuple[int, ...]:
 def compared(item: Sample | Lengths, pairing: str) -> Sample | Lengths:
     """A sample, or what it costs, with only the pairs that are compared."""
     places = selected(item.pairs, pairing)
+    if len(places) == len(item.pairs):
+        return item
     pairs = tuple(item.pairs[place] for place in places)
     if isinstance(item, Lengths) or item.margins is None:
         return replace(item, pairs=pairs)

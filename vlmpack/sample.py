@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import torch
 from jaxtyping import Int
@@ -122,7 +122,7 @@ class Sample:
         if self.image_of is None and not self.images:
             return
         stand = self.prompt_ids[:0] if self.image_of is None else self.image_of[self.image_of >= 0]
-        order = stand.unique_consecutive().tolist()
+        order = [number for number, _ in groupby(stand.tolist())]
         if order != list(range(len(self.images))):
             raise SampleError(
                 f"image_of places images {order} one after the other in the prompt and there are {len(self.images)}; "
@@ -155,6 +155,8 @@ class Sample:
             SampleError: the prompt leaves no room for a response.
         """
         room = _room(len(self.prompt_ids), max_length)
+        if all(len(response) <= room for response in self.response_ids):
+            return self
         return replace(self, response_ids=tuple(response[:room] for response in self.response_ids))
 
 

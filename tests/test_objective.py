@@ -3,7 +3,7 @@
 import pytest
 import torch
 from test_trainers import curve, train
-from tiny import llama, sample
+from tiny import llama, llava, sample
 from transformers import HfArgumentParser
 
 import vlmpack
@@ -149,6 +149,33 @@ def test_grouping_by_image_trains_on_every_row_and_shares_more(tmp_path):
         assert sum(unit.responses for batch in batches for unit in batch["units"]) == 32
         passes[grouped] = sum(unit.vision_passes for batch in batches for unit in batch["units"])
     assert passes[True] == 4 < passes[False]
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_rows_that_accumulate_to_one_step_share_their_image(packing, tmp_path):
+    rows = [sample([1, k], [[2], [3]], [(0, 1)], images=1, seed=5) for k in range(6)]
+    found = []
+    for settings in (
+        {"per_device_train_batch_size": 6},
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3},
+    ):
+        model, passes = llava(), []
+        model.model.vision_tower.register_forward_hook(lambda tower, inputs, output, seen=passes: seen.append(1))
+        trainer = train(
+            "dpo",
+            tmp_path,
+            model=model,
+            rows=rows,
+            steps=2,
+            optim="sgd",
+            packing=packing,
+            loss_type="simpo",
+            **settings,
+        )
+        found.append(curve(trainer))
+        assert len(passes) == (2 if packing else 2 * 6 * 2)
+        assert trainer.evaluate(rows)["eval_loss"] > 0
+    torch.testing.assert_close(*found, rtol=0, atol=1e-5)
 
 
 def test_evaluation_does_not_depend_on_its_batch_size(tmp_path):

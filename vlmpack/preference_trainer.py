@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback
+from transformers import EvalPrediction, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
 from vlmpack.collate import Collator
@@ -20,16 +20,16 @@ from vlmpack.model import enable, unwrapped
 from vlmpack.objective import Scored, joined_scores
 from vlmpack.ordering import ByImage, EpochOrder
 from vlmpack.pack import Pack
-from vlmpack.preferences import preferences_of, preferred_tokens, weight
+from vlmpack.preferences import mean_preferred_length, preferences_of
 from vlmpack.preflight import check_devices, check_precision, check_processor, disable_dropout, with_adapter
-from vlmpack.restore import restore
+from vlmpack.restore import RestoringTrainer
 from vlmpack.sample import Sample
 from vlmpack.saving import cost_of, saving
 from vlmpack.survey import SurveyedRows, survey
 from vlmpack.whole_batch import linearised
 
 
-class PreferenceTrainer(Trainer):
+class PreferenceTrainer(RestoringTrainer):
     """What `DPOTrainer` and `RewardTrainer` share.
 
     The optimizer batch is sacred: it holds the rows that it would have held without packing. It is split into
@@ -84,7 +84,13 @@ class PreferenceTrainer(Trainer):
             model=model,
             args=args,
             data_collator=Collator(
-                processing_class, args.max_tokens, args.max_length, args.packing, args.pairing, args.prompt_weight
+                processor=processing_class,
+                max_tokens=args.max_tokens,
+                max_length=args.max_length,
+                packing=args.packing,
+                pairing=args.pairing,
+                prompt_weight=args.prompt_weight,
+                accumulated=args.gradient_accumulation_steps > 1,
             ),
             train_dataset=self._surveyed(train_dataset, "training"),
             eval_dataset=self._surveyed(eval_dataset, "evaluation"),
@@ -119,7 +125,7 @@ class PreferenceTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
-        """Forward and backward of every pack of a batch; the optimizer steps elsewhere, once."""
+        """Forward and backward of every pack; the optimizer steps elsewhere, once."""
         model.train()
         if callable(getattr(self.optimizer, "train", None)):
             self.optimizer.train()
@@ -160,13 +166,21 @@ class PreferenceTrainer(Trainer):
 
     def _units(self, model: nn.Module, inputs: dict[str, Any]) -> Iterator[tuple[Pack | Sample, Any]]:
         """Each unit on the device; ranks average their gradients with the last one only."""
-        *others, last = inputs["units"]
-        for unit in others:
-            yield self._on_device(unit), self.accelerator.no_sync(model)
-        yield self._on_device(last), contextlib.nullcontext()
+        for place, unit in enumerate(inputs["units"], start=1):
+            last = place == len(inputs["units"])
+            yield self._on_device(unit), contextlib.nullcontext() if last else self.accelerator.no_sync(model)
 
     def _on_device(self, unit: Pack | Sample) -> Pack | Sample:
         return unit.to(self.args.device) if isinstance(unit, Pack) else unit
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
+        """As in `Trainer`; what accumulates to one step is packed together, and computed with its last batch."""
+        batches, weights = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for batch in batches:
+            batch.setdefault("units", [])
+        if samples := [sample for batch in batches for sample in batch.get("samples", [])]:
+            batches[-1]["units"] = self.data_collator.units(samples)
+        return batches, weights
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
         """[2] a whole optimizer step's weights, over its accumulated batches and over ranks; see `Collator`."""
@@ -208,10 +222,11 @@ class PreferenceTrainer(Trainer):
         model = self._prepared_for_evaluation()
         self.callback_handler.eval_dataloader = dataloader
         meter, scores = Meter(), []
-        mean_length = self._mean_length(dataloader.dataset)
+        mean_length = torch.tensor(mean_preferred_length(dataloader.dataset.lengths, self.args.prompt_weight))
         for inputs in dataloader:
+            units = inputs["units"] if "units" in inputs else self.data_collator.units(inputs["samples"])
             with torch.no_grad():
-                judgement = self.judge(self._scored_together(model, inputs["units"], mean_length))
+                judgement = self.judge(self._scored_together(model, units, mean_length.to(self.args.device)))
             meter.add(judgement.metrics)
             meter.add_loss(judgement.loss, inputs["weights"][0])
             scores.append(judgement.pair_scores.float())
@@ -223,12 +238,6 @@ class PreferenceTrainer(Trainer):
             metrics |= self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(predictions, labels, metrics, len(dataloader.dataset))
-
-    def _mean_length(self, rows: SurveyedRows) -> Tensor:
-        """Tokens of a preferred response, averaged over the pairs of a data set with their weights."""
-        kind = self.args.prompt_weight
-        tokens = sum(preferred_tokens(each, kind) for each in rows.lengths)
-        return torch.tensor(tokens / sum(weight(each, kind) for each in rows.lengths), device=self.args.device)
 
     def _prepared_for_evaluation(self) -> nn.Module:
         """The model as `Trainer` would have prepared it, when evaluation comes before training."""
@@ -248,20 +257,6 @@ class PreferenceTrainer(Trainer):
         """Of forward and backward through the parameters, for the tokens that were really computed."""
         tokens = sum(u.tokens if isinstance(u, Pack) else u.lengths.unpacked for u in inputs["units"])
         return 6 * tokens * unwrapped(self.model).num_parameters(exclude_embeddings=True)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """As in `Trainer`, but whole models by their own `from_pretrained`; see `vlmpack.restore`."""
-        if isinstance(self.model, PreTrainedModel) and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            restore(self.model, resume_from_checkpoint)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        """As in `Trainer`, but whole models by their own `from_pretrained`; see `vlmpack.restore`."""
-        if isinstance(self.model, PreTrainedModel) and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            restore(self.model, self.state.best_model_checkpoint)
-        else:
-            super()._load_best_model()
 
     def _sum_over_ranks(self, value: Tensor) -> Tensor:
         return self.accelerator.reduce(value, reduction="sum")

@@ -134,3 +134,9 @@ def preferred_tokens(item: Sample | Lengths, prompt_weight: str) -> float:
     lengths = item.responses if isinstance(item, Lengths) else [len(response) for response in item.response_ids]
     tokens = sum(lengths[preferred] for preferred, _ in item.pairs)
     return tokens * weight(item, prompt_weight) / len(item.pairs)
+
+
+def mean_preferred_length(items: Sequence[Sample | Lengths], prompt_weight: str) -> float:
+    """Tokens of a preferred response, averaged over the pairs of a data set with their weights."""
+    tokens = sum(preferred_tokens(each, prompt_weight) for each in items)
+    return tokens / sum(weight(each, prompt_weight) for each in items)

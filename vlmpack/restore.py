@@ -3,7 +3,8 @@
 from functools import reduce
 
 import torch
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import PreTrainedModel, Trainer
 
 
 class CheckpointError(ValueError):
@@ -30,3 +31,24 @@ def restore(model: PreTrainedModel, folder: str) -> None:
     if lost := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
         raise CheckpointError(f"{folder} lacks {len(lost)} weights of {type(model).__name__}, such as {lost[0]}")
     model.load_state_dict(saved.state_dict())
+
+
+class RestoringTrainer(Trainer):
+    """A `Trainer` that puts whole models back by their own `from_pretrained`; adapters and shards as `Trainer` does."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """As in `Trainer`, but see `restore`."""
+        if self._is_whole():
+            restore(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        """As in `Trainer`, but see `restore`."""
+        if self._is_whole():
+            restore(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
+
+    def _is_whole(self) -> bool:
+        return isinstance(self.model, PreTrainedModel) and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)

@@ -91,7 +91,7 @@ class PreferenceProcessor:
         """Process a row.
 
         Args:
-            row: in one of the formats of `vlmpack.processors.rows`.
+            row: in one of the formats of `vlmpack.processors.formats`.
 
         Raises:
             RowError, ImageError, TemplateError: what is wrong, and what to do.

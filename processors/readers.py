@@ -205,12 +205,8 @@ def _with_system(row: Row, prompt: list[Message]) -> list[Message]:
 
 
 def _images(row: Row) -> dict:
-    """The row's image columns; an empty path is no image."""
-    return {
-        name: row[name] or [] if isinstance(row[name], str) else row[name]
-        for name in ("images", "image")
-        if name in row
-    }
+    """The row's image columns."""
+    return {name: row[name] for name in ("images", "image") if name in row}
 
 
 def _say(role: str, text: Any, column: str) -> Message:

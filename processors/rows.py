@@ -101,4 +101,10 @@ def _images(row: Mapping[str, Any]) -> tuple[Any, ...]:
     if "images" in row and "image" in row:
         raise RowError("the row has both 'images' and 'image'; keep one")
     images = row.get("images", row.get("image", ()))
-    return tuple(images) if isinstance(images, list | tuple) else (images,)
+    if isinstance(images, str) and not images:
+        return ()  # an empty path is no image
+    images = tuple(images) if isinstance(images, list | tuple) else (images,)
+    for place, image in enumerate(images):
+        if image is None or (isinstance(image, str) and not image):
+            raise RowError(f"image {place} of the row is {image!r}; give the image, or take out its place")
+    return images

@@ -131,3 +131,13 @@ def test_a_row_that_cannot_be_used_is_refused_with_the_remedy(row, message):
 
 def test_metadata_columns_are_not_read():
     assert read_row({**CHOSEN, "note": object()}, metadata_columns=("note",)).pairs == ((0, 1),)
+
+
+def test_an_empty_path_is_no_image():
+    assert read_row({**CHOSEN, "image": ""}).images == ()
+
+
+@pytest.mark.parametrize("image", [None, ""])
+def test_an_image_that_is_missing_among_others_is_named(image):
+    with pytest.raises(RowError, match=f"image 1 of the row is {image!r}"):
+        read_row({**CHOSEN, "images": ["a.png", image]})

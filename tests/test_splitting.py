@@ -87,7 +87,6 @@ def test_nearly_always_the_fewest_parts_and_then_nearly_the_fewest_tokens():
             fewest_parts += 1
             mine += sum(size(forest, homes, needs, part) for part in found)
             least += tokens
-    print(fewest_parts, mine / least)
     assert fewest_parts >= 390
     assert mine <= 1.02 * least
 

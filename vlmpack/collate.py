@@ -1,4 +1,4 @@
-"""From the rows of one batch to its packs. Runs in DataLoader workers."""
+"""From the rows of one batch to its packs, in DataLoader workers unless batches accumulate to one step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -33,7 +33,7 @@ class PreferenceTrainer(RestoringTrainer):
     """What `DPOTrainer` and `RewardTrainer` share.
 
     The optimizer batch is sacred: it holds the rows that it would have held without packing. It is split into
-    packs, each pack runs forward and backward, its loss is divided by the pairs of the *whole* optimizer step
+    packs, each pack runs forward and backward, its loss is divided by the weights of the *whole* optimizer step
     (over accumulation and ranks), and the optimizer steps once. So `packing` and `max_tokens` change speed and
     memory, not the training.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -73,24 +74,22 @@ class Preferences:
 
     def pair_weights(self, prompt_weight: str) -> Float[Tensor, " P"]:
         """How much each pair weighs, so that its prompt weighs one, or as much as it has pairs."""
-        counts = self._pair_counts()[self._owners()]
+        prompts, counts = self._prompts
+        counts = counts[prompts[self.pairs[:, 0]]]
         return 1.0 / counts if prompt_weight == "one" else torch.ones_like(counts)
 
     def list_weights(self, prompt_weight: str) -> Float[Tensor, " R"]:
         """How much each response's term of a listwise loss weighs, so that its prompt weighs the same as in pairs."""
-        _, prompts = self.sample_of.unique(return_inverse=True)
-        counts = self._pair_counts()[prompts]
+        prompts, counts = self._prompts
+        counts = counts[prompts]
         return (counts > 0).to(counts) if prompt_weight == "one" else counts
 
-    def _owners(self) -> Int[Tensor, " P"]:
-        """For each pair, its prompt among those that there are."""
-        _, prompts = self.sample_of.unique(return_inverse=True)
-        return prompts[self.pairs[:, 0]]
-
-    def _pair_counts(self) -> Float[Tensor, " prompts"]:
-        prompts = len(self.sample_of.unique())
+    @cached_property
+    def _prompts(self) -> tuple[Int[Tensor, " R"], Float[Tensor, " prompts"]]:
+        """Each response's prompt, numbered from 0, and how many pairs each prompt has."""
+        numbers, prompts = self.sample_of.unique(return_inverse=True)
         ones = torch.ones(len(self.pairs), device=self.pairs.device)
-        return ones.new_zeros(prompts).index_add(0, self._owners(), ones)
+        return prompts, ones.new_zeros(len(numbers)).index_add(0, prompts[self.pairs[:, 0]], ones)
 
 
 def preferences_of(unit: Pack | Sample, device: torch.device) -> Preferences:
@@ -110,9 +109,9 @@ def joined(parts: Sequence[Preferences]) -> Preferences:
     pairs, sample_of, responses, prompts = [], [], 0, 0
     for part in parts:
         pairs.append(part.pairs + responses)
-        _, own = part.sample_of.unique(return_inverse=True)
+        numbers, own = part.sample_of.unique(return_inverse=True)
         sample_of.append(own + prompts)
-        responses, prompts = responses + len(part.lengths), prompts + len(part.sample_of.unique())
+        responses, prompts = responses + len(part.lengths), prompts + len(numbers)
     known = all(part.margins is not None for part in parts)
     return Preferences(
         pairs=torch.cat(pairs),

@@ -41,6 +41,7 @@ def flags(description: str, output_dir: str, learning_rate: float, epochs: float
     add("--max-tokens", type=int, default=8192, help="tokens in one pack, as many as fit into memory")
     add("--max-length", type=int, help="tokens of prompt + response; longer responses are cut at the end")
     add("--attention", default="auto", choices=["auto", "dense", "paths"], help="attention backend")
+    add("--verify", action="store_true", help="first prove packing exact on a small model of the same architecture")
     add("--epochs", type=float, default=epochs, help="passes over the data")
     add("--max-steps", type=int, default=-1, help="stop after so many optimizer steps")
     add(
@@ -77,6 +78,7 @@ def training_arguments(args: argparse.Namespace, from_scratch: float) -> dict[st
         "max_tokens": args.max_tokens,
         "max_length": args.max_length,
         "attention": args.attention,
+        "verify": args.verify,
         "num_train_epochs": args.epochs,
         "max_steps": args.max_steps,
         "per_device_train_batch_size": args.batch_size,

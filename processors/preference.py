@@ -1,7 +1,7 @@
 """PreferenceProcessor: a row of preference data in, a `vlmpack.Sample` out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,23 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoProcessor, PreTrainedTokenizerBase, ProcessorMixin
 
-from vlmpack import ImageInputs, Lengths, Sample
-from vlmpack.families import shares_whole_prompts_only
+from vlmpack import Lengths, Sample
+from vlmpack.families import family_read_by
 from vlmpack.processors.chat import TemplateError, place_images, render_prompt, render_response
+from vlmpack.processors.expansion import (
+    BlankImages,
+    Expansion,
+    adds_special_tokens,
+    continuations,
+    expand,
+    feature_token_id,
+    image_marker,
+    pixel_tokens,
+)
+from vlmpack.processors.image_inputs import company_of, divide
 from vlmpack.processors.images import ImageError, fingerprint, open_image
 from vlmpack.processors.messages import Message, RowError, has_images
 from vlmpack.processors.rows import PreferenceRow, read_row
-from vlmpack.sample import overlaps
-
-TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
-IMAGE_INPUTS = {"pixel_values"}  # what LLaVA-1.5-style processors make of an image
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class PreferenceProcessor:
     the prompt's continuation, so that its tokens are those it has in the whole conversation.
 
     Args:
-        processor: any transformers processor of a LLaVA-1.5-style model, or a tokenizer for text only; both
+        processor: the transformers processor of a vision-language model, or a tokenizer for text only; both
             need a chat template.
         config: how rows are read.
 
@@ -64,8 +71,10 @@ class PreferenceProcessor:
         self.config = config
         self.tokenizer = getattr(processor, "tokenizer", processor)
         sees = getattr(processor, "image_processor", None) is not None  # a tokenizer may know the token all the same
-        self.image_token = processor.image_token if sees else None
-        self.image_token_id = processor.image_token_id if sees else None
+        self.image_token = image_marker(processor) if sees else None
+        self.image_token_id = feature_token_id(processor) if sees else None
+        self.pixel_tokens = pixel_tokens(processor) if sees else ()
+        self.blank = BlankImages(processor.image_processor) if sees else None
 
     @classmethod
     def from_pretrained(
@@ -97,21 +106,7 @@ class PreferenceProcessor:
             RowError, ImageError, TemplateError: what is wrong, and what to do.
         """
         with _named(row):
-            read, prompt, images = self._read(row)
-            unexpanded, responses = self._texts(read, prompt)
-            prompt_ids, inputs, image_of = torch.tensor(unexpanded), (), None
-            if images:
-                prompt_ids, inputs = self._with_images(render_prompt(self.processor, prompt), images, unexpanded)
-                image_of = self._image_of(prompt_ids, images)
-            return Sample(
-                prompt_ids,
-                tuple(map(torch.tensor, responses)),
-                read.pairs,
-                read.margins,
-                inputs,
-                image_of,
-                shares_whole_prompts_only(self.processor),
-            )
+            return self._process(row)[0]
 
     def measure(self, row: Mapping[str, Any]) -> Lengths:
         """What a row will cost. Checks all that `__call__` checks, but resizes and normalizes no pixels.
@@ -123,29 +118,40 @@ class PreferenceProcessor:
             RowError, ImageError, TemplateError: what is wrong, and what to do.
         """
         with _named(row):
-            read, prompt, images = self._read(row)
-            prompt_ids, responses = self._texts(read, prompt)
-            tokens = len(prompt_ids) - len(images) + sum(self._image_tokens(images))
-            return Lengths(
-                prompt=tokens,
-                responses=tuple(map(len, responses)),
-                images=tuple(map(fingerprint, images)),
-                pairs=read.pairs,
-                margins=read.margins is not None,
-                overlaps=overlaps(responses),
-            )
+            sample, images = self._process(row, self.blank)
+            lengths = replace(sample, images=(), image_of=None).lengths
+            return replace(lengths, images=tuple(map(fingerprint, images)))
+
+    def _process(self, row: Mapping[str, Any], blank: BlankImages | None = None) -> tuple[Sample, list[Image.Image]]:
+        """A row's sample and its decoded images; with `blank`, the sample's pixels are zeros."""
+        read, prompt, images = self._read(row)
+        text = render_prompt(self.processor, prompt)
+        wholes = [render_response(self.processor, prompt, text, response) for response in read.responses]
+        expanded = self._expand(text, images, blank)
+        responses = continuations(
+            self.tokenizer, expanded, [whole[len(text) :] for whole in wholes], self.image_token_id
+        )
+        alone = [expanded] if len(images) == 1 else self._alone(images, blank)
+        sample = Sample(
+            torch.tensor(expanded.ids),
+            tuple(map(torch.tensor, responses)),
+            read.pairs,
+            read.margins,
+            divide(self.processor, expanded.outputs, [each.outputs for each in alone]) if images else (),
+            self._image_of(expanded, alone) if images else None,
+            family_read_by(self.processor).both_ways,
+        )
+        return sample, images
 
     def _read(self, row: Mapping[str, Any]) -> tuple[PreferenceRow, list[Message], list[Image.Image]]:
         """The row, its prompt with image blocks in place, and its images decoded."""
         read = read_row(row, self.config.metadata_columns)
         if self.image_token is None and (read.images or has_images(read.prompt)):
             raise RowError(f"the row has images, and {type(self.processor).__name__} reads text only; load a processor")
-        for place, response in enumerate(read.responses):
-            if self.image_token and self.image_token in str(response):
-                raise RowError(f"response {place} holds an image, which only prompts may; remove it from the response")
         prompt = read.prompt
         if self.image_token is not None:
             prompt = place_images(prompt, len(read.images), self.image_token)
+        self._check_texts({"the prompt": prompt, **{f"response {i}": each for i, each in enumerate(read.responses)}})
         root = Path(self.config.image_root) if self.config.image_root is not None else None
         return (
             read,
@@ -153,66 +159,45 @@ class PreferenceProcessor:
             [open_image(source, root, self.config.max_image_pixels) for source in read.images],
         )
 
-    def _texts(self, read: PreferenceRow, prompt: list[Message]) -> tuple[list[int], list[list[int]]]:
-        """Tokens of the prompt, each image still one token, and of every response after it."""
-        text = render_prompt(self.processor, prompt)
-        prompt_ids = self._tokens(text)
-        places = prompt_ids.count(self.image_token_id) if self.image_token_id is not None else 0
-        if places != len(read.images):
-            raise TemplateError(f"the chat template writes {places} image tokens for {len(read.images)} images")
-        responses = []
-        for place, response in enumerate(read.responses):
-            ids = self._tokens(render_response(self.processor, prompt, text, response))
-            if ids[: len(prompt_ids)] != prompt_ids:
-                raise TemplateError(_merged(place, self.tokenizer, ids, prompt_ids))
-            responses.append(ids[len(prompt_ids) :])
-        return prompt_ids, responses
+    def _check_texts(self, conversations: dict[str, list[Message]]) -> None:
+        """No text holds a token for pixels; those that say where the prompt's images stand are blocks by now."""
+        for where, conversation in conversations.items():
+            if self.image_token and where != "the prompt" and self.image_token in str(conversation):
+                raise RowError(f"{where} holds an image, which only prompts may; remove it from the response")
+            for token in self.pixel_tokens:
+                if token in str(conversation):
+                    raise RowError(
+                        f"{where} holds {token!r}, a token that stands for pixels and has none here; remove it, or "
+                        f"give the image in the prompt"
+                    )
 
-    def _tokens(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=self._adds_special_tokens(text))["input_ids"]
+    def _expand(self, text: str, images: list[Image.Image], blank: BlankImages | None) -> Expansion:
+        if self.image_token is not None:
+            return expand(self.processor, text, images, blank=blank)
+        options = {"add_special_tokens": adds_special_tokens(self.processor, text)}
+        return Expansion(self.tokenizer(text, **options)["input_ids"], text, options)
 
-    def _adds_special_tokens(self, text: str) -> bool:
-        """As transformers does: a tokenizer's template writes its own, a processor's may leave out the first."""
-        bos = self.tokenizer.bos_token
-        return isinstance(self.processor, ProcessorMixin) and not (bos and text.startswith(bos))
-
-    def _with_images(
-        self, text: str, images: list[Image.Image], unexpanded: list[int]
-    ) -> tuple[Tensor, tuple[ImageInputs, ...]]:
-        """The prompt's tokens with every image's own, and each image's tensors."""
-        special = self._adds_special_tokens(text)
-        inputs = self.processor(text=[text], images=images, add_special_tokens=special, return_tensors="pt")
-        prompt_ids = inputs.pop("input_ids")[0].tolist()
-        tensors = {name: value for name, value in inputs.items() if name not in TEXT_INPUTS}
-        if set(tensors) != IMAGE_INPUTS or len(tensors["pixel_values"]) != len(images):
-            raise TemplateError(
-                f"{type(self.processor).__name__} makes {sorted(tensors)} of {len(images)} images; only LLaVA-1.5-"
-                f"style processors, with one pixel_values row an image, are supported so far"
-            )
-        plain = [token for token in prompt_ids if token != self.image_token_id]
-        if plain != [token for token in unexpanded if token != self.image_token_id]:
-            raise TemplateError(f"{type(self.processor).__name__} changes the text's tokens when there are images")
-        rows = [{name: value[row : row + 1] for name, value in tensors.items()} for row in range(len(images))]
-        return torch.tensor(prompt_ids), tuple(map(ImageInputs, rows))
-
-    def _image_of(self, prompt_ids: Tensor, images: list[Image.Image]) -> Tensor:
-        """For each token of the prompt, the image whose features it receives; -1 for text."""
-        places = prompt_ids == self.image_token_id
-        if len(images) == 1:
-            return places.long() - 1
-        counts = torch.tensor(self._image_tokens(images))
-        if counts.sum() != places.sum():
-            raise TemplateError(
-                f"{type(self.processor).__name__} wrote {places.sum()} image tokens and foretold {counts.tolist()}"
-            )
-        numbers = torch.arange(len(images)).repeat_interleave(counts)
-        return torch.full_like(prompt_ids, -1).masked_scatter(places, numbers)
-
-    def _image_tokens(self, images: list[Image.Image]) -> list[int]:
+    def _alone(self, images: list[Image.Image], blank: BlankImages | None) -> list[Expansion]:
+        """Each image in a prompt of its own."""
         if not images:
             return []
-        sizes = [[image.height, image.width] for image in images]
-        return self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+        company = company_of(self.processor, len(images))
+        content = [*({"type": "image"} for _ in range(company)), {"type": "text", "text": "?"}]
+        text = render_prompt(self.processor, [{"role": "user", "content": content}])
+        return [self._expand(text, [image] * company, blank) for image in images]
+
+    def _image_of(self, expanded: Expansion, alone: list[Expansion]) -> Tensor:
+        """For each token of the prompt, the image whose features it receives; -1 for text."""
+        prompt_ids, company = torch.tensor(expanded.ids), company_of(self.processor, len(alone))
+        counts = [each.ids.count(self.image_token_id) // company for each in alone]
+        places = prompt_ids == self.image_token_id
+        if places.sum() != sum(counts):
+            raise TemplateError(
+                f"{type(self.processor).__name__} writes {places.sum()} image tokens for {len(alone)} images, and "
+                f"{counts} for each on its own; use a chat template that writes each image once"
+            )
+        numbers = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        return torch.full_like(prompt_ids, -1).masked_scatter(places, numbers)
 
 
 class _named:
@@ -229,13 +214,3 @@ class _named:
         if isinstance(error, ValueError) and self.row.get("id") is not None:
             kind = type(error) if isinstance(error, RowError | ImageError | TemplateError) else RowError
             raise kind(f"row {self.row['id']!r}: {error}") from error
-
-
-def _merged(place: int, tokenizer: PreTrainedTokenizerBase, ids: list[int], prompt_ids: list[int]) -> str:
-    first = next((i for i, (a, b) in enumerate(zip(ids, prompt_ids, strict=False)) if a != b), len(ids))
-    return (
-        f"the prompt's tokens are not a prefix of prompt + response {place}: the prompt ends in "
-        f"{tokenizer.convert_ids_to_tokens(prompt_ids[first:])}, with the response it goes on "
-        f"{tokenizer.convert_ids_to_tokens(ids[first : first + 3])}; strip white space where they meet, or use a "
-        f"template that ends the prompt on a token"
-    )

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_layout import forests, paths
+from test_plan import WAYS, WINDOWS, pictured, planned, seen_alone
 
 from vlmpack import AttentionError, Forest, layout, masks, plan
-from vlmpack.attention import attend
+from vlmpack.attention import attend, weigh
 
 
 def naive(query, key, value, forest, window, scale):
@@ -40,6 +41,72 @@ def test_outputs_and_gradients_equal_attention_path_by_path(backend, forest, win
     weights = torch.randn(packed.shape, generator=generator, dtype=torch.float64)
     gradients = [torch.autograd.grad((o * weights).sum(), (query, key, value)) for o in (packed, alone)]
     torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-12)
+
+
+def weighed(query, key, value, seen: list[list[int]], scale, softcap, sinks):
+    """[N, T, E] written out: capped scores, their exponentials where seen, over the sum of these and the sink's."""
+    scores = torch.einsum("nqd,nkd->nqk", query, key) * scale
+    scores = scores if softcap is None else softcap * (scores / softcap).tanh()
+    table = torch.tensor([[key in keys for key in range(len(seen))] for keys in seen])
+    powers = scores.exp() * table
+    total = powers.sum(-1, keepdim=True) + (0 if sinks is None else sinks.exp()[:, None, None])
+    return (powers / total) @ value
+
+
+CAPPED = {"plain": (None, False), "capped": (0.7, False), "sinks": (None, True), "capped, with sinks": (0.7, True)}
+
+
+@pytest.mark.parametrize(("softcap", "with_sinks"), CAPPED.values(), ids=CAPPED)
+@pytest.mark.parametrize("both_ways", WAYS)
+@settings(deadline=None, max_examples=3, derandomize=True)
+@given(data=st.data(), window=WINDOWS, cuts=st.booleans())
+def test_a_path_attends_in_a_pack_as_it_does_alone(both_ways, softcap, with_sinks, data, window, cuts):
+    made = data.draw(pictured(both_ways, most=3))
+    pack, dense, responses = planned(made, "dense", cuts)
+    generator = torch.Generator().manual_seed(pack.tokens)
+    query, key, value, weights = (
+        torch.randn(1, 2, pack.tokens, 4, generator=generator, dtype=torch.float64, requires_grad=place < 3)
+        for place in range(4)
+    )
+    sinks = torch.tensor([0.5, -1.0], dtype=torch.float64, requires_grad=True) if with_sinks else None
+    learnt = [query, key, value, *([sinks] if with_sinks else [])]
+    settings = {"scale": 0.9, "softcap": softcap, "sinks": sinks}
+    found = [
+        attend(query, key, value, each, window=window, **settings) for each in (dense, planned(made, "paths", cuts)[1])
+    ]
+    expected = 0
+    for sample, path in responses:
+        alone = weighed(
+            *(x[0][:, path] for x in (query, key, value)), seen_alone(sample, len(path), window, cuts), **settings
+        )
+        for output in found:
+            torch.testing.assert_close(output[0][:, path], alone, rtol=1e-11, atol=1e-12)
+        expected = expected + (alone * weights[0][:, path]).sum()
+    expected = torch.autograd.grad(expected, learnt)
+    for output in found:
+        total = sum((output[0][:, path] * weights[0][:, path]).sum() for _, path in responses)
+        torch.testing.assert_close(torch.autograd.grad(total, learnt), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_an_added_mask_a_table_and_plain_causal_attention_are_one_where_they_say_the_same():
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, 5, 4, generator=generator, dtype=torch.float64)
+    table = torch.ones(5, 5, dtype=torch.bool).tril()
+    added = torch.zeros(5, 5, dtype=torch.float64).masked_fill(~table, -torch.inf)
+    for asked in ({}, {"softcap": 0.7}, {"sinks": torch.zeros(2, dtype=torch.float64)}):
+        plain, *others = (weigh(query, key, value, mask, **asked) for mask in (None, table, added))
+        for other in others:
+            torch.testing.assert_close(other, plain, rtol=1e-12, atol=1e-14)
+
+
+def test_dropout_drops_weights_of_a_capped_model_too():
+    query, key = torch.zeros(2, 1, 1, 400, 4)
+    value = torch.ones(1, 1, 400, 1)
+    torch.manual_seed(0)
+    mask = torch.ones(400, 400, dtype=torch.bool)
+    share = weigh(query, key, value, mask, dropout=0.25, softcap=5.0)
+    assert share.mean().item() == pytest.approx(1.0, abs=0.01)  # what is left weighs more
+    assert share.std().item() == pytest.approx((0.25 / 0.75 / 400) ** 0.5, rel=0.1)
 
 
 @given(forests())

@@ -24,7 +24,7 @@ BUILT = {name: build() for name, build in MODELS.items()}
 REFERENCES = {name: build(seed=1) for name, build in MODELS.items()}
 REWARDS = {name: vlmpack.RewardModel.from_backbone(build()) for name, build in MODELS.items()}
 
-property_based = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+property_based = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 thorough = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -93,7 +93,7 @@ def test_rewards_their_losses_and_gradients_equal_the_unpacked(name, backend, da
 
 
 @pytest.mark.parametrize(("name", "backend"), CASES)
-@settings(property_based, max_examples=20)
+@settings(property_based, max_examples=12)
 @given(data=st.data(), tight=st.booleans(), depth=st.integers(1, 5))
 def test_trees_of_tokens_and_images_equal_the_unpacked(name, backend, data, tight, depth):
     made = data.draw(trees(images=name == "llava", depth=depth))

@@ -1,5 +1,7 @@
 """Faults planted on purpose: the equivalence tests must find each of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_equivalence import CASES, check_logps_and_dpo, check_rewards_and_bradley_terry
@@ -57,7 +59,8 @@ def merge_by_token_id(monkeypatch):
 
 def place_in_another_order(monkeypatch):
     """The features of an image that stands twice put elsewhere."""
-    monkeypatch.setattr(model, "placed", lambda base, placements: vision.placed(base, [1 - p for p in placements]))
+    swapped = lambda pack: replace(pack, placements=tuple(1 - place for place in pack.placements))  # noqa: E731
+    monkeypatch.setattr(model, "placed", lambda base, pack: vision.placed(base, swapped(pack)))
 
 
 @pytest.mark.parametrize(("name", "backend"), [case for case in CASES if case[0] == "llava"])

@@ -5,7 +5,8 @@ from test_layout import forests, paths
 from torch.nn.functional import scaled_dot_product_attention as attend
 
 from vlmpack.forest import Forest
-from vlmpack.masks import dense, path_causal, reach, within
+from vlmpack.layout import position
+from vlmpack.masks import dense, path_causal, reach, seen
 
 PACKS = {
     "one response": (Forest((-1, 0), (4, 3)), {1: [0, 1]}),
@@ -46,5 +47,18 @@ def test_padding_sees_and_is_seen_by_itself_alone():
 
 
 def test_a_window_is_measured_in_positions():
-    seen = within(2, torch.tensor([5]), torch.tensor([3, 4, 5]))
-    assert seen.tolist() == [[False, True, True]]
+    """Three tokens of a prompt and two responses of two: the second response's first token is next to the prompt."""
+    forest = Forest((-1, 0, 0), (3, 2, 2))
+    token = torch.arange(7)
+    near = seen(reach(forest), position(forest), window=2)(0, 0, token[:, None], token[None, :])
+    assert [row.nonzero()[:, 0].tolist() for row in near] == [[0], [0, 1], [1, 2], [2, 3], [3, 4], [2, 5], [5, 6]]
+
+
+@pytest.mark.parametrize(("cuts", "first"), [(False, [0, 1, 2, 3]), (True, [0, 1, 2, 3])])
+def test_a_stretch_sees_itself_both_ways_and_what_follows_sees_it_causally(cuts, first):
+    forest = Forest((-1, 0, 0), (4, 1, 1))
+    token, blocks = torch.arange(6), torch.tensor([0, 0, 0, 0, -1, -1])
+    mask = seen(reach(forest), position(forest), 2, blocks, cuts)(0, 0, token[:, None], token[None, :])
+    rows = [row.nonzero()[:, 0].tolist() for row in mask]
+    last = [2, 3] if cuts else [0, 1, 2, 3]  # the window looks back two tokens, or not at all inside a stretch
+    assert (rows[0], rows[3], rows[4], rows[5]) == (first, last, [3, 4], [3, 5])

@@ -163,8 +163,8 @@ def test_a_missing_or_failing_template_is_named():
         with_template("{{ raise_exception('no users here') }}")(ROW)
 
 
-def test_a_processor_of_another_family_is_refused(hf, monkeypatch):
-    class Tiles(type(hf)):
+def test_a_processor_whose_outputs_are_unknown_is_refused():
+    class Tiles(type(scenes.processor())):
         def __call__(self, *args, **kwargs):
             inputs = super().__call__(*args, **kwargs)
             inputs["image_sizes"] = torch.tensor([[1, 1]])
@@ -172,8 +172,9 @@ def test_a_processor_of_another_family_is_refused(hf, monkeypatch):
 
     tiles = scenes.processor()
     tiles.__class__ = Tiles
-    with pytest.raises(TemplateError, match=r"Tiles makes \['image_sizes', 'pixel_values'\] of 1 images; only LLaVA-1"):
-        PreferenceProcessor(tiles)(ROW)
+    for read in (PreferenceProcessor(tiles), PreferenceProcessor(tiles).measure):
+        with pytest.raises(TemplateError, match=r"Tiles makes 'image_sizes' \(Tensor\) of a prompt with images"):
+            read(ROW)
 
 
 def test_questions_on_one_picture_share_it_whatever_file_it_came_from(processor, tmp_path):
@@ -204,7 +205,9 @@ def test_a_family_that_forbids_sharing_a_part_of_a_prompt_is_obeyed(hf, monkeypa
     rows = [{**ROW, "prompt": "What is there?"}, {**ROW, "prompt": "What was there?"}]
     packs = {}
     for whole in (False, True):
-        monkeypatch.setattr(families, "FAMILIES", (Family("llava", "LlavaProcessor", whole_prompt=whole),))
+        monkeypatch.setattr(
+            families, "FAMILIES", (Family("llava", "LlavaProcessor", both_ways="prompt" if whole else None),)
+        )
         samples = [PreferenceProcessor(hf)(row) for row in rows]
         (packs[whole],) = vlmpack.pack(samples)
     assert packs[True].tokens == sum(sample.lengths.packed for sample in samples)

@@ -1,10 +1,14 @@
 """Merging against the naive count: one token for every distinct beginning of a path."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_layout import paths
+from test_plan import pictured, stretches
 from tiny import IMAGE, IMAGE_TOKENS, picture, trees, woven
 
 from vlmpack import ImageInputs, Sample
@@ -121,7 +125,86 @@ def test_ids_may_be_of_any_integer_type():
 def test_prompts_seen_both_ways_are_shared_whole_or_not_at_all(images):
     beginning = [picture(7), 1] if images else [6, 1]
     made = [woven([*beginning, end], [[3, 4], [3, 5]], [(0, 1)]) for end in (2, 2, 8)]
-    whole = [Sample(s.prompt_ids, s.response_ids, s.pairs, s.margins, s.images, s.image_of, True) for s in made]
+    whole = [Sample(s.prompt_ids, s.response_ids, s.pairs, s.margins, s.images, s.image_of, "prompt") for s in made]
     prompt = len(made[0].prompt_ids)
     assert merge(made).forest.tokens == prompt + 1 + 2 * 3
     assert merge(whole).forest.tokens == 2 * prompt + 2 * 3
+
+
+def test_an_image_seen_both_ways_and_broken_by_text_is_shared_whole_or_not_at_all():
+    image_of = torch.tensor([0, 0, -1, 0, 0, -1])
+    made = [
+        Sample(torch.tensor([IMAGE, IMAGE, between, IMAGE, IMAGE, 5]), (torch.tensor([3]),), (), None, (picture(7),), image_of, "image")
+        for between in (1, 2, 1)
+    ]  # fmt: skip
+    merged = merge(made)
+    assert merged.placements == (0, 0)
+    assert merged.forest.tokens == 2 * 7
+    assert merged.image_of.tolist() == [0, 0, -1, 0, 0, -1, -1, 1, 1, -1, 1, 1, -1, -1]
+    assert merged.blocks.tolist() == [0, 0, -1, 1, 1, -1, -1, 2, 2, -1, 3, 3, -1, -1]
+
+
+def test_images_side_by_side_are_one_stretch_and_are_shared_together_or_not_at_all():
+    made = [woven([1, *images, 2], [[3], [4]], [(0, 1)]) for images in SIDE_BY_SIDE]
+    assert merge(made).forest.tokens == 1 + 3 * IMAGE_TOKENS + 3 * (1 + 2)
+    both = [replace(sample, both_ways="image") for sample in made]
+    merged = merge(both)
+    assert merged.forest.tokens == 1 + IMAGE_TOKENS * (2 + 2 + 1) + 3 * (1 + 2)
+    assert merged.placements == (0, 1, 0, 2, 0)
+    pair = [0] * 2 * IMAGE_TOKENS
+    assert merged.blocks.tolist() == [
+        -1,
+        *pair,
+        -1,
+        -1,
+        -1,
+        *[1] * len(pair),
+        -1,
+        -1,
+        -1,
+        *[2] * IMAGE_TOKENS,
+        -1,
+        -1,
+        -1,
+    ]
+
+
+SIDE_BY_SIDE = [(picture(1), picture(2)), (picture(1), picture(3)), (picture(1),), (picture(1), picture(2))]
+
+
+@pytest.mark.parametrize("both_ways", [None, "image", "prompt"])
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(data=st.data())
+def test_every_path_keeps_its_tokens_images_and_stretches_whatever_it_shares(both_ways, data):
+    made = data.draw(pictured(both_ways, separators=st.integers(5, 6)))
+    merged = merge(made)
+    walked = paths(merged.forest)
+    ids, image_of, blocks = merged.input_ids, merged.image_of, merged.blocks
+    for sample, leaves in zip(made, merged.leaves, strict=True):
+        for response, leaf in zip(sample.response_ids, leaves, strict=True):
+            path = walked[merged.forest.starts[leaf] + merged.forest.lengths[leaf] - 1]
+            assert ids[path].tolist() == sample.prompt_ids.tolist() + response.tolist()
+            shown = [
+                merged.images[merged.placements[place]].content if place >= 0 else None for place in image_of[path]
+            ]
+            own = [-1] * len(sample.prompt_ids) if sample.image_of is None else sample.image_of.tolist()
+            own += [-1] * len(response)
+            assert shown == [sample.images[number].content if number >= 0 else None for number in own]
+            assert renumbered(image_of[path]) == own
+            assert renumbered(blocks[path]) == renumbered(
+                [-1 if s is None else s for s in stretches(sample, len(path))]
+            )
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(data=st.data())
+def test_an_image_has_as_many_tokens_in_every_place(data):
+    merged = merge(data.draw(pictured("image", separators=st.integers(5, 6), images=st.just(3))))
+    tokens = np.bincount(merged.image_of[merged.image_of >= 0], minlength=len(merged.placements))
+    assert tokens.tolist() == [3] * len(merged.placements)
+
+
+def renumbered(numbers) -> list[int]:
+    """Numbers from 0 in the order in which they first stand; -1 stays."""
+    order = list(dict.fromkeys(int(number) for number in numbers if number >= 0))
+    return [order.index(number) if number >= 0 else -1 for number in numbers]

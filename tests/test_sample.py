@@ -55,3 +55,33 @@ def test_a_prompt_that_leaves_no_room_is_refused_not_cut(max_length):
     whole = sample([1, 2, 3], [[4, 5, 6], [7]], [(0, 1)], images=1)
     with pytest.raises(SampleError, match=f"the prompt has 7 tokens, .* max_length={max_length}"):
         whole.truncated(max_length)
+
+
+BOTH_WAYS = {
+    "no stretch": (None, [False, False, False, False, False, False]),
+    "images": ("image", [False, True, False, True, True, False]),
+    "the prompt": ("prompt", [True, True, True, True, True, True]),
+}
+
+
+@pytest.mark.parametrize(("both_ways", "seen"), BOTH_WAYS.values(), ids=BOTH_WAYS)
+def test_which_tokens_see_each_other_both_ways(both_ways, seen):
+    image_of = torch.tensor([-1, 0, -1, 0, 1, -1])  # a separator inside the first image, the second beside it
+    one = Sample(
+        torch.tensor([1, 9, 2, 9, 9, 3]), (torch.tensor([4]),), (), None, (picture(1), picture(2)), image_of, both_ways
+    )
+    assert one.is_seen_both_ways.tolist() == seen
+    assert one.is_image.tolist() == [False, True, False, True, True, False]
+    alone = Sample(torch.tensor([1, 2]), (torch.tensor([4]),), both_ways=both_ways)
+    assert alone.is_image.tolist() == [False, False]
+    assert alone.is_seen_both_ways.tolist() == [both_ways == "prompt"] * 2
+
+
+def test_a_way_of_seeing_that_does_not_exist_is_refused():
+    with pytest.raises(SampleError, match="both_ways='all' is not one of None, 'image', 'prompt'"):
+        Sample(torch.tensor([1]), (torch.tensor([2]),), both_ways="all")
+
+
+def test_truncation_keeps_what_is_seen_both_ways():
+    whole = Sample(torch.tensor([1, 2]), (torch.tensor([4, 5]),), both_ways="prompt")
+    assert whole.truncated(3).both_ways == "prompt"

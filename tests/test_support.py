@@ -3,86 +3,16 @@
 import pytest
 import torch
 import transformers
-from tiny import VOCABULARY, assert_same, differentiate, double, llama, llava, sample, text_config
-from torch.overrides import TorchFunctionMode
+from family_models import SMALL
+from family_models import text_model as build
+from tiny import llama, llava, sample, text_config
 
 import vlmpack
-from vlmpack import UnsupportedModelError, unpacked
-
-SMALL = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 0,
-    "initializer_range": 0.3,
-}
-
-
-def build(name: str, **settings):
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**{**SMALL, **settings})
-    config._experts_implementation = "eager"  # grouped matrix products know no float64
-    return getattr(transformers, f"{name}ForCausalLM")(config)
-
-
-EXACT = {
-    "Llama": {},
-    "Mistral, window of 3": {"sliding_window": 3},
-    "Qwen2": {},
-    "Qwen3, a windowed layer": {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
-    "Gemma": {},
-    "Phi3": {},
-    "Olmo2": {},
-    "Granite": {},
-    "GPTNeoX": {},
-    "Mixtral, mixture of experts": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
-}
-
-
-class StayDouble(TorchFunctionMode):
-    """Families compute norms and softmaxes in float32 whatever they are given; here float64 stays float64."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        cast = function is torch.Tensor.float or (function is torch.Tensor.to and torch.float32 in args[1:])
-        if cast and args[0].dtype == torch.float64:
-            return args[0]
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("backend", ["dense", "paths"])
-@pytest.mark.parametrize("family", EXACT)
-def test_text_families_equal_the_unpacked(family, backend):
-    model = build(family.split(",")[0], **EXACT[family]).eval().double()
-    for module in model.modules():
-        if hasattr(module, "inv_freq"):
-            module.inv_freq = module.inv_freq.float()  # angles meet float32 positions
-    made = [sample([1, 2, 3], [[4, 5], [6], [2, 2, 1, 5]], [(0, 1)]), sample([7], [[3, 8, 9], [1]], [(0, 1)])]
-    (pack,) = vlmpack.pack(made)
-    with StayDouble():
-        packed = differentiate(model, vlmpack.response_logps(vlmpack.enable(model, backend), pack))
-        assert_same(packed, differentiate(model, unpacked.response_logps(model, made)))
-
-
-def test_a_window_by_index_would_be_found():
-    """The windowed families above cannot pass by having windows that never bite."""
-    model = double(build("Mistral", sliding_window=3).eval())
-    wide = double(build("Mistral", sliding_window=None).eval())
-    (pack,) = vlmpack.pack([sample([1, 2, 3], [[4, 5], [6, 2, 2, 1]], [(0, 1)])])
-    narrow, full = (vlmpack.response_logps(vlmpack.enable(m), pack) for m in (model, wide))
-    assert (narrow - full).abs().min() > 1e-6
-
+from vlmpack import UnsupportedModelError, families, support
 
 REFUSED = {
     "Mamba": ({"state_size": 4}, "layers of type linear_attention"),
     "Jamba": ({"num_experts": 2, "use_mamba_kernels": False}, "layers of type linear_attention"),
-    "Gemma2": ({}, "attn_logit_softcapping=50.0"),
     "Bloom": ({"n_layer": 2, "n_head": 4}, "attention interface|ALiBi"),
 }
 
@@ -108,33 +38,37 @@ def test_encoder_decoders_are_refused():
         vlmpack.enable(transformers.T5ForConditionalGeneration(config))
 
 
-def test_attention_sinks_are_refused():
-    settings = {"num_local_experts": 2, "num_experts_per_tok": 1, "layer_types": ["full_attention"] * 2}
-    with pytest.raises(UnsupportedModelError, match="GptOssForCausalLM .*sinks"):
-        vlmpack.enable(build("GptOss", **settings))
+def test_families_that_nobody_has_proven_are_refused_unless_they_are_proven_now(monkeypatch):
+    monkeypatch.setattr(support, "PROVEN", frozenset())
+    for model in (llama(), llava()):
+        with pytest.raises(UnsupportedModelError, match="is not among the families proven exact.*vlmpack verify"):
+            vlmpack.enable(model)
+        vlmpack.enable(model, unproven=True)
 
 
-def test_vision_families_not_yet_proven_are_refused():
-    text = {**SMALL, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}}
-    vision = {"depth": 1, "hidden_size": 8, "num_heads": 2, "out_hidden_size": 16, "intermediate_size": 8}
-    config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+def test_a_llava_is_judged_by_its_decoder_too(monkeypatch):
+    monkeypatch.setattr(support, "PROVEN", frozenset({"llava"}))
     with pytest.raises(
-        UnsupportedModelError, match=r"Qwen2_5_VLForConditionalGeneration .*proven exact so far are llava"
+        UnsupportedModelError, match="LlavaForConditionalGeneration .*: llama is not among the families"
     ):
-        vlmpack.enable(transformers.Qwen2_5_VLForConditionalGeneration(config))
-
-
-def test_a_llava_whose_decoder_cannot_be_packed_is_refused():
-    text = transformers.Gemma2Config(**SMALL)
+        vlmpack.enable(llava())
     config = llava().config
-    config.text_config = text
-    with pytest.raises(UnsupportedModelError, match="LlavaForConditionalGeneration .*attn_logit_softcapping"):
-        vlmpack.enable(transformers.LlavaForConditionalGeneration(config))
+    config.text_config = transformers.Lfm2Config(**SMALL, layer_types=["conv", "full_attention"])
+    with pytest.raises(UnsupportedModelError, match="LlavaForConditionalGeneration .*layers of type conv"):
+        vlmpack.enable(transformers.LlavaForConditionalGeneration(config), unproven=True)
 
 
 def test_a_reward_model_is_judged_by_its_backbone():
-    with pytest.raises(UnsupportedModelError, match="RewardModel .*attn_logit_softcapping"):
-        vlmpack.enable(vlmpack.RewardModel.from_backbone(build("Gemma2")))
+    backbone = build("Lfm2", layer_types=["conv", "full_attention"])
+    with pytest.raises(UnsupportedModelError, match="RewardModel .*layers of type conv"):
+        vlmpack.enable(vlmpack.RewardModel.from_backbone(backbone), unproven=True)
+
+
+def test_samples_made_for_another_family_are_refused(monkeypatch):
+    (pack,) = vlmpack.pack([sample([1, 2], [[3], [4]], [(0, 1)], images=1)])
+    monkeypatch.setattr(families, "FAMILIES", (families.Family("llava", "LlavaProcessor", both_ways="image"),))
+    with pytest.raises(vlmpack.AttentionError, match="both_ways=None and LlavaForConditionalGeneration wants 'image'"):
+        vlmpack.response_logps(vlmpack.enable(llava()), pack)
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
@@ -168,15 +102,7 @@ def test_convolutions_between_tokens_are_refused_by_their_module():
 @pytest.mark.parametrize("family", ["StableLm"])
 def test_families_whose_layers_drop_the_plan_are_refused_when_enabled(family):
     with pytest.raises(vlmpack.AttentionError, match=f"{family}Attention got a pack's mask but not its plan"):
-        vlmpack.enable(build(family))
-
-
-def test_a_window_that_only_the_mask_knows_is_refused():
-    settings = {"sliding_window": 3, "num_local_experts": 2, "num_experts_per_tok": 1}
-    with pytest.raises(
-        vlmpack.AttentionError, match="PhimoeAttention 0 has a sliding window but does not tell its size"
-    ):
-        vlmpack.enable(build("Phimoe", **settings))
+        vlmpack.enable(build(family), unproven=True)
 
 
 def test_a_layer_with_a_mask_of_its_own_is_refused():

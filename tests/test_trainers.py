@@ -13,7 +13,7 @@ import scenes
 import vlmpack
 from vlmpack import DPOConfig, DPOTrainer, RewardConfig, RewardModel, RewardTrainer, unpacked
 from vlmpack.config import ConfigError
-from vlmpack.preflight import disable_dropout
+from vlmpack.dropout import disable_dropout
 from vlmpack.restore import CheckpointError, restore
 from vlmpack.survey import DatasetError
 

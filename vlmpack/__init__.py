@@ -23,6 +23,7 @@ _NEEDS_TRANSFORMERS = {
     "enable": "vlmpack.model",
     "RewardModel": "vlmpack.reward_model",
     "RewardModelConfig": "vlmpack.reward_model",
+    "verify": "vlmpack.proof.verify",
 }
 
 __all__ = [

@@ -23,6 +23,8 @@ class PreferenceConfig(TrainingArguments):
         max_length: tokens of prompt + one response. Longer responses are cut at the end; a row whose prompt
             leaves no room is dropped and counted. None: nothing is cut.
         attention: "auto", "dense" or "paths"; see `vlmpack.enable`.
+        verify: before training, hold packed against unpacked on a small model of the same architecture, and refuse
+            what is not exact; see `vlmpack.verify`. It also admits families that nobody has proven yet.
         packing: compute packed. False runs every response on its own (slow; the same training).
         disable_dropout: dropout would make packed and unpacked differ.
         pairing: which pairs of a prompt's responses are compared: "all", the "best" against the rest, or "adjacent"
@@ -38,6 +40,7 @@ class PreferenceConfig(TrainingArguments):
         default=None, metadata={"help": "Tokens of prompt + response; response tails are cut, prompts never."}
     )
     attention: str = field(default="auto", metadata={"help": "auto, dense or paths."})
+    verify: bool = field(default=False, metadata={"help": "Prove packing exact on a small model first."})
     packing: bool = field(default=True, metadata={"help": "Encode each prompt once; False: once per response."})
     disable_dropout: bool = field(default=True, metadata={"help": "Set every dropout to 0."})
     pairing: str = field(default="all", metadata={"help": "Pairs that are compared: all, best or adjacent."})

@@ -85,7 +85,7 @@ class DPOTrainer(PreferenceTrainer):
 
     def _frozen(self, model: nn.Module) -> nn.Module:
         if self.args.packing:
-            enable(model, self.args.attention)
+            enable(model, self.args.attention, unproven=self.args.verify)
         model.requires_grad_(False).eval()
         return self.accelerator.prepare_model(model, evaluation_mode=True)
 

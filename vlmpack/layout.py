@@ -38,6 +38,17 @@ def previous(forest: Forest) -> Int[Tensor, " T"]:
     return before
 
 
+def path(forest: Forest, segment: int) -> Int[Tensor, " L"]:
+    """Indices of the tokens from a root to the end of a segment.
+
+    Example:
+        >>> path(Forest((-1, 0, 0), (3, 2, 2)), 2).tolist()
+        [0, 1, 2, 5, 6]
+    """
+    segments = (*forest.ancestors(segment), segment)
+    return torch.cat([torch.arange(forest.lengths[s]) + forest.starts[s] for s in segments])
+
+
 def targets(
     forest: Forest, leaves: Sequence[int], prompts: Sequence[int]
 ) -> tuple[Int[Tensor, " N"], Int[Tensor, "M 2"]]:

@@ -44,9 +44,59 @@ def dense(reach: Int[Tensor, " T"]) -> Bool[Tensor, "T T"]:
     return path_causal(reach)(0, 0, token[:, None], token[None, :])
 
 
-def within(window: int, query_position: Int[Tensor, " Q"], key_position: Int[Tensor, " K"]) -> Bool[Tensor, "Q K"]:
-    """Which keys lie fewer than `window` tokens back on the path.
+def within(window: int, position: Int[Tensor, " T"]) -> Callable:
+    """Mask: a token sees those fewer than `window` tokens back on the path, and whatever comes after.
 
     Positions, not indices: a response's neighbour in the pack may be a sibling a whole prompt away.
     """
-    return query_position[:, None] - key_position[None, :] < window
+
+    def within_mask(b, h, q, k):
+        return position[q] - position[k] < window
+
+    return within_mask
+
+
+def both_ways(blocks: Int[Tensor, " T"]) -> Callable:
+    """Mask: a token sees all tokens of its own stretch, those after it too, as in an image or a prefix-LM's prompt.
+
+    Args:
+        blocks: [T] the number of each token's stretch; -1 for tokens that are in none.
+    """
+
+    def both_ways_mask(b, h, q, k):
+        return (blocks[q] == blocks[k]) & (blocks[q] >= 0)
+
+    return both_ways_mask
+
+
+def seen(
+    reach: Int[Tensor, " T"],
+    position: Int[Tensor, " T"],
+    window: int | None = None,
+    blocks: Int[Tensor, " T"] | None = None,
+    window_cuts_blocks: bool = False,
+) -> Callable:
+    """Mask of one layer: `path_causal`, cut by the layer's sliding window, widened by stretches seen both ways.
+
+    Args:
+        reach: [T] from `reach(forest)`.
+        position: [T] distance along the path.
+        window: tokens back that are seen; None for all.
+        blocks: [T] as for `both_ways`; None if there are none.
+        window_cuts_blocks: whether the window holds inside a stretch too.
+    """
+    causal = path_causal(reach)
+    near = within(window, position) if window is not None else None
+    beside = both_ways(blocks) if blocks is not None else None
+
+    def seen_mask(b, h, q, k):
+        mask = causal(b, h, q, k)
+        if beside is not None and window_cuts_blocks:
+            mask = mask | beside(b, h, q, k)
+        if near is not None:
+            mask = mask & near(b, h, q, k)
+        if beside is not None and not window_cuts_blocks:
+            mask = mask | beside(b, h, q, k)
+        return mask
+
+    return seen_mask

@@ -1,5 +1,6 @@
 """Running a pack through a transformers model. The only file that knows transformers' attention hooks."""
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -9,11 +10,13 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vlmpack import attention as backends
-from vlmpack import support
+from vlmpack import families, support
 from vlmpack.pack import Pack, lay_out
 from vlmpack.plan import BACKENDS, AttentionError, Plan, make
+from vlmpack.positions import position_ids
 from vlmpack.sample import Sample
-from vlmpack.vision import placed
+from vlmpack.support import UnsupportedModelError
+from vlmpack.vision import feature_maker, placed
 
 IMPLEMENTATION = "vlmpack"  # the name under which transformers finds `_attention`
 
@@ -22,7 +25,7 @@ IMPLEMENTATION = "vlmpack"  # the name under which transformers finds `_attentio
 _NO_MASK_SHAPE = (1, 1, 0, 0)
 
 
-def enable(model: nn.Module, attention: str = "auto") -> nn.Module:
+def enable(model: nn.Module, attention: str = "auto", unproven: bool = False) -> nn.Module:
     """Let a model read packs. Calls without a pack compute what they did before.
 
     Args:
@@ -30,6 +33,7 @@ def enable(model: nn.Module, attention: str = "auto") -> nn.Module:
         attention: "dense" (one call a layer, the trees as rows of a batch, each under its own mask), "paths" (one
             call a root-to-leaf run, no table over a whole tree), or "auto" (for each pack the one predicted to be
             faster).
+        unproven: accept a family that nobody has proven exact; `vlmpack.verify` proves a model.
 
     Returns:
         The model.
@@ -41,13 +45,13 @@ def enable(model: nn.Module, attention: str = "auto") -> nn.Module:
     if attention not in BACKENDS:
         raise AttentionError(f"attention={attention!r} is not a backend; take one of {BACKENDS}")
     base = unwrapped(model)
-    support.check(base)
+    support.check(base, unproven)
     AttentionInterface.register(IMPLEMENTATION, _attention)
     AttentionMaskInterface.register(IMPLEMENTATION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
     decoder = base.get_decoder()
     decoder.set_attn_implementation(IMPLEMENTATION)
     decoder.vlmpack_attention = attention
-    _try_out(decoder)
+    _try_out(base, decoder)
     return model
 
 
@@ -83,23 +87,69 @@ def run(model: nn.Module, pack: Pack, **arguments: Any) -> Any:
     if not is_enabled(base):
         raise AttentionError(f"{type(base).__name__} does not know packs yet; call vlmpack.enable(model) first")
     support.check_length(base, max(map(sum, zip(pack.forest.depths, pack.forest.lengths, strict=True))))
-    plan = make(pack.forest, pack.reach[0], pack.position_ids[0], decoder.vlmpack_attention)
-    with placed(base, pack.placements):
-        outputs = model(**_text_inputs(pack), plan=plan, **_cast_images(base, pack.images), **arguments)
+    _check_family(base, pack)
+    plan = _plan(base, pack)
+    inputs = _text_inputs(pack) | {"position_ids": position_ids(base, pack)} | _token_types(base, pack)
+    with placed(base, pack):
+        outputs = model(**inputs, plan=plan, **_cast_images(base, pack.images), **arguments)
     _check_layers(decoder, plan)
     return outputs
 
 
+def _check_family(base: nn.Module, pack: Pack) -> None:
+    """Samples that were made for another family would be computed with another mask than the model's own."""
+    wants = families.both_ways_in(base.config)
+    if wants not in (None, pack.both_ways) and (pack.placements or wants == "prompt"):
+        raise AttentionError(
+            f"the pack's samples have both_ways={pack.both_ways!r} and {type(base).__name__} wants {wants!r}; make the "
+            f"samples with this model's own processor"
+        )
+
+
+def _token_types(base: nn.Module, pack: Pack) -> dict[str, Tensor]:
+    """What tells text from images, for the models that ask for it; masks do not come of it here."""
+    takes = signature(base.forward).parameters
+    if feature_maker(base) is None:
+        return {}
+    images = (pack.image_of >= 0).int()
+    types = {"mm_token_type_ids": images, "token_type_ids": images}
+    if pack.both_ways == "prompt":
+        types["token_type_ids"] = (pack.blocks < 0).int()
+    return {name: tensor for name, tensor in types.items() if name in takes}
+
+
 @torch.no_grad()
-def _try_out(decoder: nn.Module) -> None:
+def _try_out(base: nn.Module, decoder: nn.Module) -> None:
     """Three tokens through the decoder: what a layer would refuse in training, it refuses here."""
     if any(parameter.numel() == 0 for parameter in decoder.parameters()):
         return  # sharded weights are not at hand yet; the first pack will tell
     pack = lay_out([Sample(torch.tensor([0]), (torch.tensor([0]), torch.tensor([1])))], rows=[0])
     pack = pack.to(decoder.get_input_embeddings().weight.device)
-    plan = make(pack.forest, pack.reach[0], pack.position_ids[0], decoder.vlmpack_attention)
-    decoder(**_text_inputs(pack), plan=plan)
+    plan = _plan(base, pack)
+    try:
+        decoder(**_text_inputs(pack), plan=plan)
+    except AttentionError:
+        raise
+    except Exception as error:  # whatever the model's own code raises when its masks and positions are given
+        raise UnsupportedModelError(
+            f"{type(base).__name__} ({base.config.model_type}) cannot be packed: its {type(decoder).__name__} fails on "
+            f"three tokens of a pack with {type(error).__name__}: {error}"
+        ) from error
     _check_layers(decoder, plan)
+
+
+def _plan(base: nn.Module, pack: Pack) -> Plan:
+    family, attention = families.family_of(base.config), base.get_decoder().vlmpack_attention
+    blocks = None if families.both_ways_in(base.config) is None else pack.blocks[0]
+    return make(
+        pack.forest,
+        pack.reach[0],
+        pack.position_ids[0],
+        attention,
+        blocks=blocks,
+        block_layers=family.layers,
+        window_cuts_blocks=family.window_cuts_blocks,
+    )
 
 
 def _text_inputs(pack: Pack) -> dict[str, Any]:
@@ -138,18 +188,26 @@ def _attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     plan: Plan | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: through the plan if there is one, else its own SDPA."""
+    """transformers' attention interface: through the plan if there is one, else as transformers would."""
+    settings = {"softcap": softcap, "sinks": s_aux, "scale": scaling, "dropout": dropout}
     if plan is None:
         _refuse_lost_plan(module, attention_mask)
-        sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        return sdpa(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others)
-    _refuse_own_mask(module, attention_mask)
-    _refuse_extras(module, sliding_window, others)
-    plan.layers.add(module.layer_idx)
-    output = backends.attend(query, key, value, plan, scale=scaling, window=sliding_window, dropout=dropout)
+        if softcap is None and s_aux is None:
+            sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+            return sdpa(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others)
+        key, value = (backends.repeat_heads(x, query.shape[1]) for x in (key, value))
+        output = backends.weigh(query, key, value, attention_mask, **settings)
+    else:
+        _refuse_own_mask(module, attention_mask)
+        _refuse_extras(module, plan, others)
+        plan.layers.add(module.layer_idx)
+        window, plan = _window(module, sliding_window), plan.of_layer(_kind(module))
+        output = backends.attend(query, key, value, plan, window=window, **settings)
     return output.transpose(1, 2).contiguous(), None
 
 
@@ -170,20 +228,24 @@ def _refuse_own_mask(module: nn.Module, attention_mask: Tensor | None) -> None:
         )
 
 
-def _refuse_extras(module: nn.Module, window: int | None, others: dict[str, Any]) -> None:
-    """What an attention layer asks for beyond causal attention with a window, we cannot do."""
-    asked = [name for name in ("softcap", "s_aux", "position_bias", "head_mask") if others.get(name) is not None]
-    if asked or not getattr(module, "is_causal", True):
+def _refuse_extras(module: nn.Module, plan: Plan, others: dict[str, Any]) -> None:
+    """What an attention layer asks for beyond what the plan knows, we cannot do."""
+    asked = [name for name in ("position_bias", "head_mask") if others.get(name) is not None]
+    if asked or (plan.blocks is None and not getattr(module, "is_causal", True)):
         raise AttentionError(
             f"{type(module).__name__} asks for {', '.join(asked) or 'attention both ways'}, which packing does not "
             f"support yet. This model cannot be packed."
         )
+
+
+def _kind(module: nn.Module) -> str | None:
+    """Which of the decoder's kinds of layers a layer is; None if they are all alike."""
     kinds = getattr(module.config, "layer_types", None)
-    windowed = (
-        kinds[module.layer_idx] == "sliding_attention" if kinds else getattr(module.config, "sliding_window", None)
-    )
-    if windowed and window is None:
-        raise AttentionError(
-            f"{type(module).__name__} {module.layer_idx} has a sliding window but does not tell its size to the "
-            f"attention function. This model cannot be packed."
-        )
+    return None if kinds is None else kinds[module.layer_idx]
+
+
+def _window(module: nn.Module, told: int | None) -> int | None:
+    """The layer's sliding window, which some layers leave to the mask."""
+    if _kind(module) in (None, "sliding_attention"):
+        return told or getattr(module.config, "sliding_window", None)
+    return None

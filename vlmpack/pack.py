@@ -9,9 +9,9 @@ from torch import Tensor
 
 from vlmpack import layout, masks
 from vlmpack.forest import Forest
-from vlmpack.image import join
+from vlmpack.image_counts import joined
 from vlmpack.prefix import Merged, merge
-from vlmpack.sample import Sample
+from vlmpack.sample import Sample, SampleError
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,8 @@ class Pack:
     Attributes:
         forest: images, prompts and responses as segments; what begins alike is shared, at any depth.
         input_ids: [1, T] token ids.
-        position_ids: [1, T] distance along the path; every response restarts after its prompt.
+        position_ids: [1, T] distance along the path; every response restarts after its prompt. What a model makes
+            of it, M-RoPE's three rows for one, is in `vlmpack.positions`.
         reach: [1, T] one past the last token that may see each token.
         previous: [1, T] index of the token before each one on its path; -1 at a root's start.
         ends: [R] index of each response's last token, which other responses may continue or share.
@@ -32,8 +33,11 @@ class Pack:
         sample_of: [R] each response's row in the list given to `vlmpack.pack`.
         targets: [N] indices of the tokens that are predicted, each once: all tokens after a prompt.
         terms: [M, 2] what each response's log-probability sums: (row of `targets`, response).
-        images: the model's arguments for the distinct images, in the order in which they first stand in the pack.
+        images: the model's arguments for the distinct images.
         placements: [I] for each place of an image, in token order, the number of the image that stands there.
+        image_of: [1, T] for each token, the place of an image whose features it receives; -1 for text.
+        blocks: [1, T] for tokens that see their neighbours both ways, the number of their stretch; -1 for others.
+        both_ways: the samples' own; the model must be of a family that sees so.
     """
 
     forest: Forest
@@ -49,6 +53,9 @@ class Pack:
     terms: Int[Tensor, "M 2"]
     images: dict[str, Tensor]
     placements: tuple[int, ...]
+    image_of: Int[Tensor, "1 T"]
+    blocks: Int[Tensor, "1 T"]
+    both_ways: str | None = None
 
     @property
     def responses(self) -> int:
@@ -97,6 +104,7 @@ def lay_out(samples: Sequence[Sample], rows: Sequence[int], merged: Merged | Non
     leaves = [leaf for each in merged.leaves for leaf in each]
     prompts = [len(sample.prompt_ids) for sample in samples for _ in sample.response_ids]
     targets, terms = layout.targets(forest, leaves, prompts)
+    images, placements = joined(merged.images, merged.placements)
     return Pack(
         forest=forest,
         input_ids=torch.from_numpy(merged.input_ids)[None],
@@ -109,9 +117,21 @@ def lay_out(samples: Sequence[Sample], rows: Sequence[int], merged: Merged | Non
         sample_of=torch.tensor([row for row, s in zip(rows, samples, strict=True) for _ in s.response_ids]),
         targets=targets,
         terms=terms,
-        images=join(merged.images),
-        placements=merged.placements,
+        images=images,
+        placements=placements,
+        image_of=torch.from_numpy(merged.image_of)[None],
+        blocks=torch.from_numpy(merged.blocks)[None],
+        both_ways=_both_ways(samples),
     )
+
+
+def _both_ways(samples: Sequence[Sample]) -> str | None:
+    ways = {sample.both_ways for sample in samples}
+    if len(ways) > 1:
+        raise SampleError(
+            f"samples with both_ways of {sorted(map(str, ways))} are of different families; pack each alone"
+        )
+    return ways.pop()
 
 
 def _pairs(samples: Sequence[Sample]) -> Int[Tensor, "P 2"]:

@@ -1,8 +1,8 @@
 """How one pack's attention is computed: which queries meet which keys, and by which backend."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from itertools import zip_longest
 
 import torch
@@ -102,6 +102,9 @@ class Plan:
         places: [T] one place of each token in the flattened rows.
         reach: [T] one past the last token that may see each token.
         position: [T] distance along the path; sliding windows compare these.
+        blocks: [T] the stretch in which a token sees all others both ways; -1 for none. Each lies in one segment.
+        block_layers: the kind of layers in which they do; None for all.
+        window_cuts_blocks: whether a sliding window holds inside such a stretch too.
         layers: the layers that have attended through this plan; each adds its index.
     """
 
@@ -112,29 +115,55 @@ class Plan:
     places: Int[Tensor, " T"]
     reach: Int[Tensor, " T"]
     position: Int[Tensor, " T"]
+    blocks: Int[Tensor, " T"] | None = None
+    block_layers: str | None = None
+    window_cuts_blocks: bool = False
     layers: set[int] = field(default_factory=set)
     _made: dict = field(default_factory=dict, repr=False)  # layers of one model share their masks
+
+    def of_layer(self, kind: str | None) -> "Plan":
+        """The plan as a kind of layers reads it: without stretches seen both ways where those do not see so."""
+        return self if self.block_layers in (None, kind) else self._causal
+
+    @cached_property
+    def _causal(self) -> "Plan":
+        return replace(self, blocks=None, block_layers=None, _made={})  # `layers` stays the same set
 
     def dense_mask(self, window: int | None) -> Bool[Tensor, "B 1 L L"]:
         """Who sees whom in each row; what fills a row sees itself, so that no softmax is empty."""
         if window not in self._made:
             query, key = self.rows[:, :, None], self.rows[:, None, :]
-            mask = masks.path_causal(self.reach)(0, 0, query, key) & (key >= 0)
-            if window is not None:
-                mask &= self.position[query] - self.position[key] < window
+            mask = self._seen(query, key, window) & (key >= 0)
             mask |= torch.eye(self.rows.shape[1], dtype=torch.bool, device=mask.device)
             self._made[window] = mask[:, None]
         return self._made[window]
 
-    def queries(self, run: Run, window: int | None) -> tuple[int, ...]:
-        """The segments whose queries a run computes: its own, or the whole path if plain causal attention is less.
+    def _seen(self, query: Tensor, key: Tensor, window: int | None) -> Tensor:
+        """The mask of queries and keys, given by index."""
+        mask = masks.seen(self.reach, self.position, window, self.blocks, self.window_cuts_blocks)
+        return mask(0, 0, query, key)
 
-        Plain causal attention over the path costs less than its lower part under a mask if the context is short; what
-        is computed for the context is dropped.
+    @cached_property
+    def _crossed(self) -> frozenset[int]:
+        """Segments in which tokens see each other both ways, so that attention is not causal."""
+        if self.blocks is None:
+            return frozenset()
+        parts = self.blocks.cpu().split(self.forest.lengths)
+        return frozenset(segment for segment, blocks in enumerate(parts) if (blocks >= 0).any())
+
+    def is_plain(self, run: Run, window: int | None) -> bool:
+        """Whether a run is computed as plain causal attention, its context's queries included.
+
+        Over the whole path that costs less than its lower part under a mask if the context is short; what is computed
+        for the context is dropped, so it matters little what the context's own tokens would see.
         """
-        if self._window(run, window) is None and _is_plain(self.forest, run):
-            return (*run.context, *run.own)
-        return run.own
+        if self._crossed.intersection(run.own) or self._window(run, window) is not None:
+            return False
+        return _is_plain(self.forest, run)
+
+    def queries(self, run: Run, window: int | None) -> tuple[int, ...]:
+        """The segments whose queries a run computes: its own, or the whole path where that is plain and cheaper."""
+        return (*run.context, *run.own) if self.is_plain(run, window) else run.own
 
     def _window(self, run: Run, window: int | None) -> int | None:
         """The window, unless the whole path lies within it."""
@@ -144,21 +173,26 @@ class Plan:
 
     def run_mask(self, run: Run, window: int | None) -> Bool[Tensor, "Q K"] | None:
         """Who sees whom in one run, keys in path order; None where it is plain causal."""
-        window, lengths = self._window(run, window), self.forest.lengths
-        if window is None and _is_plain(self.forest, run):
+        window = self._window(run, window)
+        if self.is_plain(run, window):
             return None
         if (run, window) not in self._made:
-            spans = self.position.split(lengths)
-            query = torch.cat([spans[segment] for segment in run.own])
-            key = torch.cat([spans[segment] for segment in (*run.context, *run.own)])
-            mask = key[None, :] <= query[:, None]  # on one path, earlier means a smaller position
-            if window is not None:
-                mask &= masks.within(window, query, key)
-            self._made[run, window] = mask
+            indices = torch.arange(self.forest.tokens, device=self.position.device).split(self.forest.lengths)
+            query = torch.cat([indices[segment] for segment in run.own])[:, None]
+            key = torch.cat([indices[segment] for segment in (*run.context, *run.own)])[None, :]
+            self._made[run, window] = self._seen(query, key, window)
         return self._made[run, window]
 
 
-def make(forest: Forest, reach: Int[Tensor, " T"], position: Int[Tensor, " T"], attention: str) -> Plan:
+def make(
+    forest: Forest,
+    reach: Int[Tensor, " T"],
+    position: Int[Tensor, " T"],
+    attention: str,
+    blocks: Int[Tensor, " T"] | None = None,
+    block_layers: str | None = None,
+    window_cuts_blocks: bool = False,
+) -> Plan:
     """Plan a pack's attention.
 
     Args:
@@ -166,6 +200,8 @@ def make(forest: Forest, reach: Int[Tensor, " T"], position: Int[Tensor, " T"], 
         reach: [T] on the model's device, as `masks.reach(forest)`.
         position: [T] on the model's device, as `layout.position(forest)`.
         attention: a backend's name, or "auto" for the one predicted to be faster on this pack.
+        blocks: [T] on the model's device, as `Pack.blocks`; None if every token sees earlier ones only.
+        block_layers, window_cuts_blocks: as in `Plan`.
 
     Raises:
         AttentionError: no such backend.
@@ -176,7 +212,19 @@ def make(forest: Forest, reach: Int[Tensor, " T"], position: Int[Tensor, " T"], 
     rows = torch.tensor(list(zip_longest(*folded, fillvalue=-1))).T.contiguous()
     backend = _faster(forest, cut, rows.shape) if attention == "auto" else attention
     device = reach.device
-    return Plan(backend, forest, cut, rows.to(device), _places(rows, forest.tokens).to(device), reach, position)
+    places = _places(rows, forest.tokens)
+    return Plan(
+        backend,
+        forest,
+        cut,
+        rows.to(device),
+        places.to(device),
+        reach,
+        position,
+        blocks=blocks,
+        block_layers=block_layers,
+        window_cuts_blocks=window_cuts_blocks,
+    )
 
 
 def _places(rows: Int[Tensor, "B L"], tokens: int) -> Int[Tensor, " T"]:

@@ -16,12 +16,12 @@ from vlmpack.collate import Collator
 from vlmpack.config import ConfigError, PreferenceConfig
 from vlmpack.judgement import Judgement
 from vlmpack.meter import Meter
-from vlmpack.model import enable, unwrapped
+from vlmpack.model import unwrapped
 from vlmpack.objective import Scored, joined_scores
 from vlmpack.ordering import ByImage, EpochOrder
 from vlmpack.pack import Pack
 from vlmpack.preferences import mean_preferred_length, preferences_of
-from vlmpack.preflight import check_devices, check_precision, check_processor, disable_dropout, with_adapter
+from vlmpack.preflight import prepared
 from vlmpack.restore import RestoringTrainer
 from vlmpack.sample import Sample
 from vlmpack.saving import cost_of, saving
@@ -69,17 +69,11 @@ class PreferenceTrainer(RestoringTrainer):
         optimizers: tuple = (None, None),
         peft_config: Any = None,
     ) -> None:
-        check_devices(args)
-        check_processor(processing_class)
-        model = with_adapter(model, peft_config)
-        check_precision(model)
-        if args.packing:
-            enable(model, args.attention)
-        if args.disable_dropout:
-            disable_dropout(model)
+        model, proof = prepared(model, args, processing_class, peft_config)
+        self._survey_args = args
+        self._say(proof)
         self.processor = processing_class
         self.meter = Meter()
-        self._survey_args = args
         super().__init__(
             model=model,
             args=args,
@@ -291,5 +285,5 @@ class PreferenceTrainer(RestoringTrainer):
             self._say(f"{how}{self.saving}")
 
     def _say(self, text: str) -> None:
-        if self._survey_args.process_index == 0:
+        if text and self._survey_args.process_index == 0:
             print(f"vlmpack: {text}", flush=True)

@@ -11,6 +11,9 @@ from vlmpack.forest import Forest
 from vlmpack.image import ImageInputs
 from vlmpack.sample import Sample
 
+# What a token may be: it receives an image's features; it is the image's first; it sees its neighbours both ways.
+IMAGE, FIRST, BOTH_WAYS = 1, 2, 4
+
 
 @dataclass(frozen=True, eq=False)
 class Merged:
@@ -23,6 +26,7 @@ class Merged:
         images: the distinct images.
         placements: [I] for each place of an image, in token order, the row of `images` that stands there.
         spans: S arrays of token ids.
+        kinds: S arrays of what each token is: sums of `IMAGE`, `FIRST` and `BOTH_WAYS`.
     """
 
     forest: Forest
@@ -31,30 +35,51 @@ class Merged:
     images: tuple[ImageInputs, ...]
     placements: tuple[int, ...]
     spans: tuple[np.ndarray, ...]
+    kinds: tuple[np.ndarray, ...]
 
     @property
     def input_ids(self) -> np.ndarray:
         """[T] token ids."""
         return np.concatenate(self.spans)
 
+    @property
+    def image_of(self) -> np.ndarray:
+        """[T] for each token, the place of an image whose features it receives; -1 for text.
+
+        Places are counted in token order. An image's tokens are never parted, so the last place that began is theirs.
+        """
+        kinds = np.concatenate(self.kinds)
+        return np.where(kinds & IMAGE, (kinds & FIRST > 0).cumsum() - 1, -1)
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """[T] for each token that sees its neighbours both ways, the number of their stretch; -1 for others.
+
+        A stretch stands within one segment, and what continues it is no such token.
+        """
+        both_ways = np.concatenate(self.kinds) & BOTH_WAYS > 0
+        begins = both_ways & ~np.concatenate([[False], both_ways[:-1]])
+        return np.where(both_ways, begins.cumsum() - 1, -1)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Path:
-    """Tokens on a path: what makes each the same as another, its id, and where images begin."""
+    """Tokens on a path: what makes each the same as another, its id, its kind, and where images begin."""
 
     keys: np.ndarray
     ids: np.ndarray
+    kinds: np.ndarray
     marks: tuple[tuple[int, int], ...] = ()  # (place on the path, row of the image that begins there)
 
     def before(self, place: int) -> "_Path":
         """The tokens before a place."""
         marks = tuple((at, image) for at, image in self.marks if at < place) if self.marks else ()
-        return _Path(self.keys[:place], self.ids[:place], marks)
+        return _Path(self.keys[:place], self.ids[:place], self.kinds[:place], marks)
 
     def after(self, place: int) -> "_Path":
         """The tokens from a place on."""
         marks = tuple((at - place, image) for at, image in self.marks if at >= place) if self.marks else ()
-        return _Path(self.keys[place:], self.ids[place:], marks)
+        return _Path(self.keys[place:], self.ids[place:], self.kinds[place:], marks)
 
 
 class _Node:
@@ -77,7 +102,7 @@ def merge(samples: Sequence[Sample]) -> Merged:
     Args:
         samples: one or more.
     """
-    keys, ground = _Keys(), _Node(_Path(np.empty(0), np.empty(0)), None)
+    keys, ground = _Keys(), _Node(_Path(np.empty(0), np.empty(0), np.empty(0)), None)
     prompts, leaves = [], []
     for sample in samples:
         prompts.append(_insert(ground, keys.of_prompt(sample)))
@@ -92,6 +117,7 @@ def merge(samples: Sequence[Sample]) -> Merged:
         images=tuple(keys.images[number] for number in rows),
         placements=placements,
         spans=tuple(node.path.ids for node in nodes),
+        kinds=tuple(node.path.kinds for node in nodes),
     )
 
 
@@ -138,6 +164,12 @@ def _numbered(ground: _Node) -> list[_Node]:
     return nodes
 
 
+def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """Start and stop of every run of true values."""
+    edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
+    return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
+
+
 class _Keys:
     """Numbers that are equal for equal tokens only: ids for text, below zero what an id does not say."""
 
@@ -149,25 +181,32 @@ class _Keys:
     def of_response(self, response: Tensor) -> _Path:
         """The path of a response; its ids are its keys."""
         ids = response.to("cpu", torch.int64).numpy()
-        return _Path(ids, ids)
+        return _Path(ids, ids, np.zeros(len(ids), dtype=np.int8))
 
     def of_prompt(self, sample: Sample) -> _Path:
         """The path of a prompt, its image tokens told apart by what they show."""
         path = self.of_response(sample.prompt_ids)
-        if not sample.images and not sample.whole_prompt:
+        if not sample.images and not sample.both_ways:
             return path
-        keys, marks = path.ids.copy(), []
-        image_of = None if sample.image_of is None else sample.image_of.cpu().numpy()
+        keys, kinds, marks = path.ids.copy(), path.kinds.copy(), []
+        image_of = np.full(len(keys), -1) if sample.image_of is None else sample.image_of.cpu().numpy()
+        crossed = sample.is_seen_both_ways.cpu().numpy()
+        whole = crossed.copy()  # what is shared whole or not at all: what sees itself both ways, and all of its image
         for number, image in enumerate(sample.images):
             places = np.flatnonzero(image_of == number)
             first, last = int(places[0]), int(places[-1])
             ids = path.ids[first : last + 1]  # and what stands between them, which begins no other image
             keys[first : last + 1] = self._stretch(image.content, ids.tobytes(), len(ids))
+            whole[first : last + 1] |= sample.both_ways is not None
+            kinds[places] |= IMAGE
+            kinds[first] |= FIRST
             marks.append((first, self._row(image)))
-        if sample.whole_prompt:
-            contents = (image.content for image in sample.images)
-            keys[:] = self._stretch(b"whole" + b"".join(contents), path.ids.tobytes(), len(keys))
-        return _Path(keys, path.ids, tuple(marks))
+        kinds[crossed] |= BOTH_WAYS
+        for first, stop in _runs(whole):
+            contents = [sample.images[number].content for number in np.unique(image_of[first:stop]) if number >= 0]
+            content = b"both ways" + b"".join(contents)
+            keys[first:stop] = self._stretch(content, path.ids[first:stop].tobytes(), stop - first)
+        return _Path(keys, path.ids, kinds, tuple(marks))
 
     def _stretch(self, content: bytes, ids: bytes, tokens: int) -> np.ndarray:
         """Keys of tokens that are the same only together: of one image, or of a prompt seen both ways."""

@@ -6,16 +6,47 @@ import torch
 from torch import nn
 
 from vlmpack.config import ConfigError, PreferenceConfig
+from vlmpack.dropout import disable_dropout
+from vlmpack.model import enable, unwrapped
+from vlmpack.proof.verify import verify
+from vlmpack.support import UnsupportedModelError
 
 
-def disable_dropout(model: nn.Module) -> None:
-    """Set every dropout of a model to 0: the layers, and the numbers that modules hand to functions."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name, value in vars(module).items():
-            if isinstance(value, float) and (name.endswith("dropout") or name in ("dropout_p", "layerdrop")):
-                setattr(module, name, 0.0)
+def prepared(
+    model: nn.Module, args: PreferenceConfig, processor: Any = None, peft_config: Any = None
+) -> tuple[nn.Module, str]:
+    """Check everything that can be checked before training, and let the model read packs.
+
+    Args:
+        model: changed in place.
+        args: settings.
+        processor: what reads rows; None if the data sets hold samples.
+        peft_config: put an adapter of this kind on the model.
+
+    Returns:
+        The model, or the adapter around it; and what was proven of it, for the user (empty if that was not asked for).
+
+    Raises:
+        ConfigError: settings that do not go together.
+        UnsupportedModelError: packing is not exact on this model.
+    """
+    check_devices(args)
+    check_processor(processor)
+    model = with_adapter(model, peft_config)
+    check_precision(model)
+    proof = _enabled(model, args) if args.packing else ""
+    if args.disable_dropout:
+        disable_dropout(model)
+    return model, proof
+
+
+def _enabled(model: nn.Module, args: PreferenceConfig) -> str:
+    """Let a model read packs, proven exact first if that is asked for; returns the proof."""
+    report = verify(unwrapped(model).config) if args.verify else ""
+    if report and not report.exact:
+        raise UnsupportedModelError(f"verify=True: packing is not exact on {report}\nTrain with packing=False.")
+    enable(model, args.attention, unproven=args.verify)
+    return str(report)
 
 
 def check_devices(args: PreferenceConfig) -> None:

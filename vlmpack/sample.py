@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from vlmpack.image import ImageInputs
@@ -85,8 +85,9 @@ class Sample:
         margins: P floats, how much better the preferred one is (score units); None if unknown.
         images: in the order in which their tokens stand in the prompt.
         image_of: [L] for each token of the prompt, the image whose features it receives; -1 for text. None: no image.
-        whole_prompt: the prompt's tokens see each other both ways, so that other samples may share it whole or not
-            at all; a token that begins two prompts is not the same in both.
+        both_ways: which tokens of the prompt see each other both ways: "image" (those of an image, or of images that
+            stand side by side), "prompt" (all), or None. What such a token holds depends on those after it, so other
+            samples share such a stretch whole or not at all. It follows from the model: `vlmpack.families`.
 
     Raises:
         SampleError: the prompt or a response is empty, a pair names a response that is not there, or images and
@@ -99,7 +100,7 @@ class Sample:
     margins: tuple[float, ...] | None = None
     images: tuple[ImageInputs, ...] = ()
     image_of: Int[Tensor, " L"] | None = None
-    whole_prompt: bool = False
+    both_ways: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.prompt_ids) == 0:
@@ -116,6 +117,8 @@ class Sample:
                 )
         if self.margins is not None and len(self.margins) != len(self.pairs):
             raise SampleError(f"{len(self.margins)} margins for {len(self.pairs)} pairs; give one each")
+        if self.both_ways not in (None, "image", "prompt"):
+            raise SampleError(f"both_ways={self.both_ways!r} is not one of None, 'image', 'prompt'")
         self._check_images()
 
     def _check_images(self) -> None:
@@ -128,6 +131,18 @@ class Sample:
                 f"image_of places images {order} one after the other in the prompt and there are {len(self.images)}; "
                 f"give for every token its image's number, from 0 in the order in which they stand, and -1 for text"
             )
+
+    @property
+    def is_image(self) -> Bool[Tensor, " L"]:
+        """Which tokens of the prompt receive an image's features."""
+        return torch.zeros_like(self.prompt_ids, dtype=torch.bool) if self.image_of is None else self.image_of >= 0
+
+    @property
+    def is_seen_both_ways(self) -> Bool[Tensor, " L"]:
+        """Which tokens of the prompt see those next to them both ways; each run of them is one stretch."""
+        if self.both_ways == "prompt":
+            return torch.ones_like(self.prompt_ids, dtype=torch.bool)
+        return self.is_image & (self.both_ways == "image")
 
     @property
     def responses(self) -> int:

@@ -16,13 +16,14 @@ class Cost:
         token: of one token through the decoder's matrices.
         pair: of one query-key pair, all layers and heads.
         prediction: of one position through the language-model head; 0 for a reward model.
-        image: of one image through the vision tower and the projector.
+        image: of one picture of the vision tower's own size through tower and projector; an image that is cut into
+            tiles takes several. None: the tower takes pictures of any size, so that it cannot be foretold.
     """
 
     token: float
     pair: float
     prediction: float = 0.0
-    image: float = 0.0
+    image: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Saving:
         flops: (unpacked, packed).
         again: packed vision passes that show an image of an earlier row. Rows that meet in a batch share them, and
             the tokens that begin their prompts alike, which is not counted here.
+        blind: whether `flops` leave the vision tower out.
     """
 
     prompts: int
@@ -45,13 +47,14 @@ class Saving:
     passes: tuple[int, int]
     flops: tuple[float, float]
     again: int = 0
+    blind: bool = False
 
     def __str__(self) -> str:
         vision = f"vision passes {_change(self.passes, '{:,}')}, " if self.passes[0] else ""
         return (
             f"packing {self.prompts:,} prompts with {self.responses:,} responses ({self.pairs:,} pairs): "
             f"tokens {_change(self.tokens, '{:,}')}, {vision}"
-            f"predicted FLOPs {_change(self.flops, '{:.2e}')}{self._more()}"
+            f"predicted FLOPs{' without vision' if self.blind else ''} {_change(self.flops, '{:.2e}')}{self._more()}"
         )
 
     def _more(self) -> str:
@@ -83,6 +86,7 @@ def saving(lengths: Iterable[Lengths], cost: Cost) -> Saving:
         ),
         flops=(unpacked, packed),
         again=passes - len(seen),
+        blind=bool(seen) and cost.image is None,
     )
 
 
@@ -95,14 +99,14 @@ def packed_flops(lengths: Lengths, cost: Cost) -> float:
     pairs = sum(map(after_prompt, lengths.responses)) - sum(map(after_prompt, lengths.overlaps))
     pairs += _causal(lengths.prompt)
     predictions = sum(lengths.responses) - sum(lengths.overlaps)
-    images = len(set(lengths.images)) * cost.image
+    images = len(set(lengths.images)) * (cost.image or 0.0)
     return lengths.packed * cost.token + pairs * cost.pair + predictions * cost.prediction + images
 
 
 def unpacked_flops(lengths: Lengths, cost: Cost) -> float:
     """Forward FLOPs of one sample with every response on its own."""
     pairs = sum(_causal(lengths.prompt + r) for r in lengths.responses)
-    images = len(lengths.responses) * len(lengths.images) * cost.image
+    images = len(lengths.responses) * len(lengths.images) * (cost.image or 0.0)
     return lengths.unpacked * cost.token + pairs * cost.pair + sum(lengths.responses) * cost.prediction + images
 
 
@@ -123,11 +127,14 @@ def cost_of(model: nn.Module) -> Cost:
     )
 
 
-def _image_cost(model: nn.Module) -> float:
+def _image_cost(model: nn.Module) -> float | None:
     tower = model.get_encoder("image")
     if tower in (model, model.base_model, model.get_decoder()):
         return 0.0  # no tower: transformers answers with the model itself
     vision = tower.config
+    sizes = [getattr(vision, name, None) for name in ("image_size", "patch_size", "num_hidden_layers", "hidden_size")]
+    if not all(isinstance(size, int) for size in sizes):
+        return None
     patches = (vision.image_size // vision.patch_size) ** 2
     tokens = patches + 1  # the class token, which no patch convolution makes
     attention = 4.0 * vision.num_hidden_layers * vision.hidden_size * tokens**2

@@ -28,6 +28,8 @@ def response_logps(model: nn.Module, pack: Pack) -> Float[Tensor, " R"]:
     # A token that several tokens continue stands here once each: a few rows more for the head, and no [N, V] gather.
     predictors = pack.previous[0, pack.targets]
     logits = run(model, pack, logits_to_keep=predictors).logits[0]
+    if len(logits) == pack.tokens != len(predictors):
+        logits = logits[predictors]  # a model that does not know logits_to_keep
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     token_logps = -F.cross_entropy(logits, pack.input_ids[0, pack.targets], reduction="none")
     tokens, responses = pack.terms.unbind(dim=1)

@@ -5,14 +5,16 @@ from inspect import Parameter, signature
 
 from torch import nn
 
-from vlmpack.families import exact_families
+from vlmpack.families import both_ways_in, model_config
+from vlmpack.proven import IMAGE_TEXT, TEXT
 
+PROVEN = frozenset({*IMAGE_TEXT, *TEXT})
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "attention"}
 
 # Layers that carry information from token to token past the attention mask: a sibling would leak through them.
 MIXES_TOKENS = re.compile(
     r"Mamba|SSM|Rwkv|DeltaNet|LinearAttention|LightningAttention|ShortConv|Recurrent|RgLru|Retention|Hyena|"
-    r"CrossAttention|Conv[123]d$"
+    r"Indexer|CrossAttention|Conv[123]d$"
 )
 
 
@@ -20,22 +22,23 @@ class UnsupportedModelError(ValueError):
     """A model that cannot be packed exactly; the message names it and says why."""
 
 
-def check(model: nn.Module) -> None:
+def check(model: nn.Module, unproven: bool = False) -> None:
     """Refuse a model whose packed computation would not equal the unpacked one.
 
     Args:
         model: a transformers model, or a `RewardModel`.
+        unproven: accept a family that nobody has proven exact, if nothing else speaks against it.
 
     Raises:
         UnsupportedModelError: names the model and the reason.
     """
     reasons = (
         _encoder_decoder,
-        _vision_family,
         _token_mixing,
         _positions,
         _attention_hook,
         _attention_extras,
+        *(() if unproven else (_unproven,)),  # last: it knows least of why
     )
     for reason in reasons:
         if text := reason(model):
@@ -56,13 +59,14 @@ def check_length(model: nn.Module, longest: int) -> None:
     """
     config = model.get_decoder().config
     rope = getattr(config, "rope_parameters", None) or {}
-    known = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-    if rope.get("rope_type") in ("dynamic", "longrope") and longest > known:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} scales its rotary embedding ({rope['rope_type']}) by the longest path in the "
-            f"sequence, and this pack holds one of {longest} tokens, more than {known}.\n"
-            f"Set max_length={known}, or train unpacked (packing=False)."
-        )
+    for each in (rope, *(value for value in rope.values() if isinstance(value, dict))):  # of all layers, or of a kind
+        known = each.get("original_max_position_embeddings") or config.max_position_embeddings
+        if each.get("rope_type") in ("dynamic", "longrope") and longest > known:
+            raise UnsupportedModelError(
+                f"{type(model).__name__} scales its rotary embedding ({each['rope_type']}) by the longest path in the "
+                f"sequence, and this pack holds one of {longest} tokens, more than {known}.\n"
+                f"Set max_length={known}, or train unpacked (packing=False)."
+            )
 
 
 def _encoder_decoder(model: nn.Module) -> str | None:
@@ -71,18 +75,26 @@ def _encoder_decoder(model: nn.Module) -> str | None:
     return None
 
 
-def _vision_family(model: nn.Module) -> str | None:
-    config = getattr(model.config, "backbone_config", model.config)
-    if config is config.get_text_config() or config.model_type in exact_families():
+def _unproven(model: nn.Module) -> str | None:
+    """A family is proven by its own type; a vision-language one that takes any decoder, by the decoder's type too."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as known  # not with vlmpack
+
+    decoder = model.get_decoder().config.model_type
+    types = [model_config(model.config).model_type, *([decoder] if decoder in known else [])]
+    unproven = next((each for each in types if each not in PROVEN), None)
+    if unproven is None:
         return None
-    return f"the vision-language families proven exact so far are {', '.join(exact_families())}; it is none of them."
+    return (
+        f"{unproven} is not among the families proven exact (assets/families.md). If `vlmpack verify` finds this model "
+        f"exact, train with verify=True, or call vlmpack.enable(model, unproven=True)."
+    )
 
 
 def _token_mixing(model: nn.Module) -> str | None:
     decoder = model.get_decoder()
     other = sorted(set(getattr(decoder.config, "layer_types", None) or ()) - ATTENTION_LAYERS)
     if other:
-        return f"its layers of type {', '.join(other)} pass information between siblings, which no mask stops."
+        return f"its layers of type {', '.join(other)} are not plain attention, so siblings would leak through them."
     for name, module in decoder.named_modules():
         if MIXES_TOKENS.search(type(module).__name__):
             return (
@@ -94,8 +106,6 @@ def _token_mixing(model: nn.Module) -> str | None:
 
 def _positions(model: nn.Module) -> str | None:
     config = model.get_decoder().config
-    if "mrope_section" in (getattr(config, "rope_parameters", None) or {}):
-        return "its rotary positions have several rows (M-RoPE), which are not supported yet."
     if getattr(config, "alibi", False) or (config.model_type in ("bloom", "mpt", "falcon") and not _rotary(config)):
         return "it takes distances from places in the sequence (ALiBi), not from position_ids."
     return None
@@ -107,8 +117,6 @@ def _rotary(config) -> bool:
 
 def _attention_hook(model: nn.Module) -> str | None:
     decoder = model.get_decoder()
-    if not decoder._can_set_attn_implementation():
-        return "its layers do not go through transformers' attention interface."
     for name, module in decoder.named_modules():
         if hasattr(module, "layer_idx") and type(module).__name__.endswith("Attention"):
             kinds = {parameter.kind for parameter in signature(module.forward).parameters.values()}
@@ -118,11 +126,7 @@ def _attention_hook(model: nn.Module) -> str | None:
 
 
 def _attention_extras(model: nn.Module) -> str | None:
-    config = model.get_decoder().config
-    if getattr(config, "attn_logit_softcapping", None):
-        return f"it caps attention scores (attn_logit_softcapping={config.attn_logit_softcapping}); not supported yet."
-    if getattr(config, "use_bidirectional_attention", None):
-        return "its tokens attend both ways (use_bidirectional_attention)."
-    if any(name.endswith("sinks") for name, _ in model.get_decoder().named_parameters()):
-        return "it has attention sinks, which are not supported yet."
+    crossed = getattr(model.get_decoder().config, "use_bidirectional_attention", None)
+    if crossed and both_ways_in(model.config) is None:
+        return "its tokens attend both ways (use_bidirectional_attention), and which ones is not known."
     return None

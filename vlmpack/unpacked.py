@@ -5,6 +5,7 @@ It shares no code with the packed computation. What differs from it is wrong.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 
 import torch
 from jaxtyping import Float, Int
@@ -49,7 +50,7 @@ def rewards(reward_model: nn.Module, samples: Sequence[Sample]) -> Float[Tensor,
     with own_attention(reward_model):
         for sample in samples:
             for response in sample.response_ids:
-                inputs = _inputs(reward_model, sample, response)
+                inputs = _inputs(reward_model.model, sample, response)
                 hidden = reward_model.model(**inputs, use_cache=False).last_hidden_state
                 with torch.autocast(hidden.device.type, enabled=False):
                     scores.append(reward_model.score(hidden[0, -1].to(reward_model.score.weight.dtype))[0])
@@ -58,24 +59,76 @@ def rewards(reward_model: nn.Module, samples: Sequence[Sample]) -> Float[Tensor,
 
 @contextmanager
 def own_attention(model: nn.Module) -> Iterator[None]:
-    """Give an enabled model transformers' own SDPA back for a while."""
-    decoders = [m for m in model.modules() if getattr(_config(m), "_attn_implementation", None) == "vlmpack"]
-    for decoder in decoders:
-        decoder.set_attn_implementation("sdpa")
+    """Give a model transformers' own attention for a while: SDPA, or eager where that would leave something out."""
+    changed = [(m, own) for m in model.modules() if (own := _other_attention(m)) is not None]
+    before = [decoder.config._attn_implementation for decoder, _ in changed]
+    for decoder, own in changed:
+        decoder.set_attn_implementation(own)
     try:
         yield
     finally:
-        for decoder in decoders:
-            decoder.set_attn_implementation("vlmpack")
+        for (decoder, _), implementation in zip(changed, before, strict=True):
+            decoder.set_attn_implementation(implementation)
+
+
+def _other_attention(module: nn.Module) -> str | None:
+    """The attention that a module must be given for its own computation; None if it has that."""
+    implementation = getattr(_config(module), "_attn_implementation", None)
+    if implementation not in ("vlmpack", "sdpa"):
+        return None
+    own = "eager" if _needs_eager(module) else "sdpa"
+    return None if own == implementation else own
+
+
+def _needs_eager(decoder: nn.Module) -> bool:
+    """SDPA knows neither soft-capped scores, which some versions silently leave out, nor attention sinks."""
+    sinks = any(name.endswith("sinks") for name, _ in decoder.named_parameters())
+    return sinks or bool(getattr(decoder.config, "attn_logit_softcapping", None)) or not decoder._supports_sdpa
 
 
 def _inputs(model: nn.Module, sample: Sample, response: Int[Tensor, " _"]) -> dict[str, Tensor]:
     first = next(model.parameters())
-    ids = torch.cat([sample.prompt_ids, response])[None].to(first.device)
+    ids = torch.cat([sample.prompt_ids, response])[None]
     names = sample.images[0].tensors if sample.images else ()
-    images = {name: torch.cat([each.tensors[name] for each in sample.images]).to(first.device) for name in names}
+    images = {name: _joined(name, sample) for name in names}
     images = {name: x.to(first.dtype) if x.is_floating_point() else x for name, x in images.items()}
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **images}
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **_types(model, sample, response), **images}
+    return {name: tensor.to(first.device) for name, tensor in inputs.items()}
+
+
+def _joined(name: str, sample: Sample) -> Tensor:
+    """One argument for all images of a prompt, the smaller ones padded with zeros as image processors do."""
+    tensors = [image.tensors[name] for image in sample.images]
+    if name == "batch_num_images":
+        return tensors[0]  # every image of the prompt says how many there are
+    axis = sample.images[0].axes.get(name, 0)
+    whole = tensors[0].new_zeros(
+        [
+            sum(each.shape[d] for each in tensors) if d == axis else max(each.shape[d] for each in tensors)
+            for d in range(tensors[0].ndim)
+        ]
+    )
+    start = 0
+    for each in tensors:
+        corner = [slice(0, size) for size in each.shape]
+        corner[axis] = slice(start, start := start + each.shape[axis])
+        whole[tuple(corner)] = each
+    return whole
+
+
+def _types(model: nn.Module, sample: Sample, response: Int[Tensor, " _"]) -> dict[str, Tensor]:
+    """Token types as the models' own processors make them: 1 for an image; a prefix-LM's prompt is 0, the rest 1."""
+    inner = getattr(model, "get_base_model", lambda: model)()
+    if not any(hasattr(type(module), "get_image_features") for module in inner.modules()):
+        return {}  # in a language model, token types would mean something else
+    rest = torch.zeros_like(response)
+    seen = torch.zeros_like(sample.prompt_ids) if sample.image_of is None else (sample.image_of >= 0).long()
+    types = torch.cat([seen, rest])[None]
+    if sample.both_ways == "prompt":
+        prefix = torch.cat([torch.zeros_like(sample.prompt_ids), rest + 1])[None]
+        return {"token_type_ids": prefix}
+    takes = signature(inner.forward).parameters
+    return {name: types for name in ("mm_token_type_ids", "token_type_ids") if name in takes}
 
 
 def _config(module: nn.Module):

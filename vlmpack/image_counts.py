@@ -1,0 +1,36 @@
+"""How many images stand together in a prompt, for the models that cut an image into tiles if it stands alone.
+
+LLaVA-OneVision is told with `batch_num_images`: [2, 1] is a prompt with two images, not cut, and one with one image,
+cut. In a pack an image may stand in several prompts, so those that are not cut are told as one group of their own.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vlmpack.image import ImageInputs, join
+
+COUNTS = "batch_num_images"
+
+
+def joined(images: Sequence[ImageInputs], placements: Sequence[int]) -> tuple[dict[str, Tensor], tuple[int, ...]]:
+    """The model's arguments for a pack's images, and where they stand.
+
+    Args:
+        images: distinct; where the model is to be told, each says how many stand in its prompt.
+        placements: for each place of an image, the number of the image.
+
+    Returns:
+        tensors by name, and the placements after images have been put into the order in which they are told.
+    """
+    if not any(COUNTS in image.tensors for image in images):
+        return join(images), tuple(placements)
+    order = sorted(range(len(images)), key=lambda number: bool(images[number].tensors[COUNTS] > 1))
+    ordered = [images[number] for number in order]
+    cut = sum(bool(image.tensors[COUNTS] == 1) for image in images)
+    if len(images) - cut == 1:
+        ordered.append(ordered[-1])  # a group of one would be cut; nobody reads the second one's features
+    tensors = join(ordered)
+    tensors[COUNTS] = torch.tensor([1] * cut + ([len(ordered) - cut] if len(ordered) > cut else []))
+    return tensors, tuple(order.index(number) for number in placements)

@@ -8,7 +8,7 @@ demo: .venv/installed  ## train a reward model, then run DPO, on generated pictu
 	$(BIN)/python examples/demo.py
 
 test: .venv/installed  ## every test but the slow ones
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-slow: .venv/installed  ## the slow ones: hundreds of random forests, the examples from end to end
 	$(BIN)/python -m pytest -q -m slow

@@ -23,3 +23,5 @@ install_import_hook(CHECKED, "typecheck.check")
 import torch  # noqa: E402
 
 torch.use_deterministic_algorithms(True)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the cores are busy with other tests

@@ -1,4 +1,4 @@
-"""Fewer layers, of every kind that there was."""
+"""Fewer layers, two of every kind that there was."""
 
 import re
 from itertools import pairwise
@@ -27,8 +27,8 @@ PERIODS = {  # kinds that alternate without a list that says so
 }
 
 
-def keep_one_of_each_kind(config: PretrainedConfig, least: int = 2) -> None:
-    """Leave few layers, and one of every kind that the lists of the configuration tell apart.
+def keep_two_of_each_kind(config: PretrainedConfig, least: int = 2) -> None:
+    """Leave few layers, and two of every kind that the lists of the configuration tell apart.
 
     Args:
         config: changed in place: the number of layers, lists with an entry for each layer, lists of layers' indexes,

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Pret
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from vlmpack.proof.fitting import CHUNK, GRID, HEADS, NARROW, PATCH, WIDTH, WINDOW, fill_in, fit_together
-from vlmpack.proof.layers import keep_one_of_each_kind
+from vlmpack.proof.layers import keep_two_of_each_kind
 from vlmpack.proof.special_tokens import TOKEN, moved_tokens, parts, widen_vocabulary
 
 
@@ -28,14 +28,14 @@ def miniature(config: PretrainedConfig) -> PretrainedConfig:
         config: of any model; its sub-configurations shrink with it.
 
     Returns:
-        A copy with few narrow layers, at least one of each kind, a small vocabulary in which special tokens keep
+        A copy with few narrow layers, two of each kind that there is, a small vocabulary in which special tokens keep
         their order, and images of few patches.
     """
     small = copy.deepcopy(config)
     tokens = moved_tokens(small)
     least = _layers_that_read_images(small)
     for part in parts(small):
-        keep_one_of_each_kind(part, least)
+        keep_two_of_each_kind(part, least)
         before = dict(part.__dict__)
         for name, value in before.items():
             part.__dict__[name] = _shrunk(name, value, before, tokens)

@@ -17,8 +17,11 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 import scenes
+from vlmpack.ordering import STRATEGIES
 from vlmpack.processors import PreferenceProcessor, PreferenceProcessorConfig, load_rows
+from vlmpack.sharing import SHARINGS
 
+PARTS = ("vision_tower", "multi_modal_projector", "language_model")
 DTYPE = torch.float32  # checkpoints are often float16, in which AdamW cannot train
 
 
@@ -54,6 +57,14 @@ def flags(description: str, output_dir: str, learning_rate: float, epochs: float
     add("--pairing", default="all", choices=["all", "best", "adjacent"], help="which pairs of responses are compared")
     add("--prompt-weight", default="pairs", choices=["pairs", "one"], help="a prompt weighs its pairs, or one")
     add("--group-by-image", action="store_true", help="let rows on the same images meet in a batch and share them")
+    add("--order", default="random", choices=STRATEGIES, help="of rows; as train_sampling_strategy")
+    add("--sharing", default="all", choices=SHARINGS, help="what stands once in a pack; all but the first to compare")
+    add("--padding", action="store_true", help="fill trees up to the longest, as a padded batch does; to compare")
+    add("--freeze", nargs="*", default=[], choices=PARTS, help="parts of the model that are not trained")
+    add("--vision-lr", type=float, help="learning rate of the vision tower, if it is to have its own")
+    add("--lora-rank", type=int, help="train an adapter of this rank instead of the model")
+    add("--save-steps", type=float, help="save a checkpoint every so many steps; a share of all steps below 1")
+    add("--resume", action="store_true", help="go on from the last whole checkpoint in --output-dir")
     add(
         "--max-bad-rows",
         type=float,
@@ -86,11 +97,29 @@ def training_arguments(args: argparse.Namespace, from_scratch: float) -> dict[st
         "pairing": args.pairing,
         "prompt_weight": args.prompt_weight,
         "group_by_image": args.group_by_image,
+        "train_sampling_strategy": args.order,
+        "sharing": args.sharing,
+        "padding": args.padding,
+        "vision_lr": args.vision_lr,
+        "save_strategy": "steps" if args.save_steps else "no",
+        "save_steps": args.save_steps or 500,
+        "save_total_limit": 2,
+        **{f"freeze_{part}": part in args.freeze for part in PARTS},
         "max_bad_rows": args.max_bad_rows,
         "dataloader_num_workers": args.workers,
         "seed": args.seed,
         "report_to": [],
     }
+
+
+def adapter(args: argparse.Namespace, **settings: Any) -> Any:
+    """A LoRA adapter on the decoder's linear layers, if one is asked for."""
+    if args.lora_rank is None:
+        return None
+    from peft import LoraConfig
+
+    decoder = r"(?!.*(vision|visual)).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    return LoraConfig(r=args.lora_rank, lora_alpha=2 * args.lora_rank, target_modules=decoder, **settings)
 
 
 def rows(args: argparse.Namespace) -> tuple[Any, Any]:
@@ -137,6 +166,12 @@ def run(main: Callable[[], Any]) -> None:
         if not type(error).__module__.startswith("vlmpack"):
             raise
         sys.exit(str(error))
+
+
+def say(trainer: Any, text: str) -> None:
+    """Print once, however many processes there are."""
+    if trainer.is_world_process_zero():
+        print(text, flush=True)
 
 
 def strings(value: Any) -> Iterator[str]:

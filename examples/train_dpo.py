@@ -18,6 +18,7 @@ def main(arguments: list[str] | None = None) -> DPOTrainer:
     add("--loss-type", nargs="+", default=["sigmoid"], help="a loss by TRL's name, or several")
     add("--loss-weights", nargs="+", type=float, help="one for each of several losses; without it all 1")
     add("--label-smoothing", type=float, default=0.0, help="probability that a pair's label is flipped")
+    add("--precompute-ref-log-probs", action="store_true", help="ask the reference once, keep it on disk, hold none")
     args = parser.parse_args(arguments)
     set_seed(args.seed)
     train, held_out = inputs.rows(args)
@@ -30,22 +31,25 @@ def main(arguments: list[str] | None = None) -> DPOTrainer:
             loss_type=args.loss_type,
             loss_weights=args.loss_weights,
             label_smoothing=args.label_smoothing,
+            precompute_ref_log_probs=args.precompute_ref_log_probs,
             lr_scheduler_type="cosine",
             warmup_steps=0.05,  # a share of all steps
             adam_beta2=0.98,
             logging_steps=50,
-            save_strategy="no",
         ),
         train_dataset=train,
         eval_dataset=held_out,
         processing_class=processor,
+        peft_config=inputs.adapter(args),
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=args.resume or None)
     trainer.save_model()
     if held_out is not None:
         scores = trainer.evaluate()
-        print(f"held-out pair accuracy {scores['eval_rewards/accuracies']:.1%}, loss {scores['eval_loss']:.3f}")
-    print(f"model: {args.output_dir}  (transformers' from_pretrained loads it)")
+        inputs.say(
+            trainer, f"held-out pair accuracy {scores['eval_rewards/accuracies']:.1%}, loss {scores['eval_loss']:.3f}"
+        )
+    inputs.say(trainer, f"model: {args.output_dir}  (transformers' from_pretrained loads it)")
     return trainer
 
 

@@ -32,18 +32,20 @@ def main(arguments: list[str] | None = None) -> RewardTrainer:
             warmup_steps=0.05,  # a share of all steps
             adam_beta2=0.98,
             logging_steps=50,
-            save_strategy="no",
         ),
         train_dataset=train,
         eval_dataset=held_out,
         processing_class=processor,
+        peft_config=inputs.adapter(args, modules_to_save=["score"]),
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=args.resume or None)
     trainer.save_model()
     if held_out is not None:
         scores = trainer.evaluate()
-        print(f"held-out pair accuracy {scores['eval_rewards/accuracies']:.1%}, loss {scores['eval_loss']:.3f}")
-    print(f"reward model: {args.output_dir}  (vlmpack.RewardModel.from_pretrained loads it)")
+        inputs.say(
+            trainer, f"held-out pair accuracy {scores['eval_rewards/accuracies']:.1%}, loss {scores['eval_loss']:.3f}"
+        )
+    inputs.say(trainer, f"reward model: {args.output_dir}  (vlmpack.RewardModel.from_pretrained loads it)")
     return trainer
 
 

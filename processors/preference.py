@@ -1,7 +1,7 @@
 """PreferenceProcessor: a row of preference data in, a `vlmpack.Sample` out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from vlmpack.processors.expansion import (
     image_marker,
     pixel_tokens,
 )
+from vlmpack.processors.identity import identity
 from vlmpack.processors.image_inputs import company_of, divide
-from vlmpack.processors.images import ImageError, fingerprint, open_image
+from vlmpack.processors.images import ImageError, look_at, open_image
 from vlmpack.processors.messages import Message, RowError, has_images
 from vlmpack.processors.rows import PreferenceRow, read_row
 
@@ -96,6 +97,11 @@ class PreferenceProcessor:
         """Save the transformers processor, so that the folder loads anywhere."""
         self.processor.save_pretrained(path)
 
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits that differ when rows may be read otherwise: see `vlmpack.processors.identity`."""
+        return identity(self.processor, asdict(self.config))
+
     def __call__(self, row: Mapping[str, Any]) -> Sample:
         """Process a row.
 
@@ -106,10 +112,13 @@ class PreferenceProcessor:
             RowError, ImageError, TemplateError: what is wrong, and what to do.
         """
         with _named(row):
-            return self._process(row)[0]
+            read, prompt = self._read(row)
+            return self._sample(read, prompt, [open_image(source, *self._limits) for source in read.images])
 
     def measure(self, row: Mapping[str, Any]) -> Lengths:
-        """What a row will cost. Checks all that `__call__` checks, but resizes and normalizes no pixels.
+        """What a row will cost. Checks what `__call__` checks and that image files are whole, but decodes no pixels.
+
+        Equal pictures in different files count as different here, and as the same when rows are processed.
 
         Args:
             row: as for `__call__`.
@@ -118,33 +127,13 @@ class PreferenceProcessor:
             RowError, ImageError, TemplateError: what is wrong, and what to do.
         """
         with _named(row):
-            sample, images = self._process(row, self.blank)
-            lengths = replace(sample, images=(), image_of=None).lengths
-            return replace(lengths, images=tuple(map(fingerprint, images)))
+            read, prompt = self._read(row)
+            seen = [look_at(source, *self._limits) for source in read.images]
+            sample = self._sample(read, prompt, [image for image, _ in seen], self.blank)
+            return sample.lengths_with([digest for _, digest in seen])
 
-    def _process(self, row: Mapping[str, Any], blank: BlankImages | None = None) -> tuple[Sample, list[Image.Image]]:
-        """A row's sample and its decoded images; with `blank`, the sample's pixels are zeros."""
-        read, prompt, images = self._read(row)
-        text = render_prompt(self.processor, prompt)
-        wholes = [render_response(self.processor, prompt, text, response) for response in read.responses]
-        expanded = self._expand(text, images, blank)
-        responses = continuations(
-            self.tokenizer, expanded, [whole[len(text) :] for whole in wholes], self.image_token_id
-        )
-        alone = [expanded] if len(images) == 1 else self._alone(images, blank)
-        sample = Sample(
-            torch.tensor(expanded.ids),
-            tuple(map(torch.tensor, responses)),
-            read.pairs,
-            read.margins,
-            divide(self.processor, expanded.outputs, [each.outputs for each in alone]) if images else (),
-            self._image_of(expanded, alone) if images else None,
-            family_read_by(self.processor).both_ways,
-        )
-        return sample, images
-
-    def _read(self, row: Mapping[str, Any]) -> tuple[PreferenceRow, list[Message], list[Image.Image]]:
-        """The row, its prompt with image blocks in place, and its images decoded."""
+    def _read(self, row: Mapping[str, Any]) -> tuple[PreferenceRow, list[Message]]:
+        """The row, and its prompt with image blocks in place."""
         read = read_row(row, self.config.metadata_columns)
         if self.image_token is None and (read.images or has_images(read.prompt)):
             raise RowError(f"the row has images, and {type(self.processor).__name__} reads text only; load a processor")
@@ -152,11 +141,37 @@ class PreferenceProcessor:
         if self.image_token is not None:
             prompt = place_images(prompt, len(read.images), self.image_token)
         self._check_texts({"the prompt": prompt, **{f"response {i}": each for i, each in enumerate(read.responses)}})
-        root = Path(self.config.image_root) if self.config.image_root is not None else None
-        return (
-            read,
-            prompt,
-            [open_image(source, root, self.config.max_image_pixels) for source in read.images],
+        return read, prompt
+
+    @property
+    def _limits(self) -> tuple[Path | None, int]:
+        """Which images may be opened."""
+        root = self.config.image_root
+        return Path(root) if root is not None else None, self.config.max_image_pixels
+
+    def _sample(
+        self,
+        read: PreferenceRow,
+        prompt: list[Message],
+        images: list[Image.Image],
+        blank: BlankImages | None = None,
+    ) -> Sample:
+        """A row's sample; with `blank`, only the images' sizes count and the sample's pixels are zeros."""
+        text = render_prompt(self.processor, prompt)
+        wholes = [render_response(self.processor, prompt, text, response) for response in read.responses]
+        expanded = self._expand(text, images, blank)
+        responses = continuations(
+            self.tokenizer, expanded, [whole[len(text) :] for whole in wholes], self.image_token_id
+        )
+        alone = [expanded] if len(images) == 1 else self._alone(images, blank)
+        return Sample(
+            torch.tensor(expanded.ids),
+            tuple(map(torch.tensor, responses)),
+            read.pairs,
+            read.margins,
+            divide(self.processor, expanded.outputs, [each.outputs for each in alone]) if images else (),
+            self._image_of(expanded, alone) if images else None,
+            family_read_by(self.processor).both_ways,
         )
 
     def _check_texts(self, conversations: dict[str, list[Message]]) -> None:

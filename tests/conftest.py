@@ -1,13 +1,18 @@
-"""Shapes in signatures are checked while testing; nothing reaches the network."""
+"""Shapes in signatures are checked while testing; nothing reaches the network or a user's caches."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["HF_DATASETS_CACHE"] = CACHE = tempfile.mkdtemp(prefix="vlmpack-tests-")  # a user's own stays clean
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
-from pathlib import Path
+from pathlib import Path  # noqa: E402
 
-from jaxtyping import install_import_hook
+from jaxtyping import install_import_hook  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"vlmpack": ROOT / "vlmpack", "vlmpack.processors": ROOT / "processors"}

@@ -3,10 +3,10 @@
 from io import BytesIO
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from vlmpack.processors import ImageError
-from vlmpack.processors.images import open_image
+from vlmpack.processors.images import look_at, open_image
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options) -> bytes:
@@ -95,3 +95,100 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch):
 def test_other_sources_are_refused(source, message):
     with pytest.raises(ImageError, match=message):
         open_image(source)
+
+
+@pytest.fixture
+def undecodable(monkeypatch):
+    """No file may be decoded."""
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("it was decoded"))
+
+
+def turned(picture, form, orientation, **options):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(picture, form, exif=exif, **options)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize(("orientation", "size"), [(1, (40, 20)), (3, (40, 20)), (6, (20, 40)), (8, (20, 40))])
+def test_an_image_is_looked_at_without_decoding_it(form, orientation, size, picture, root, undecodable):
+    data = turned(picture, form, orientation)
+    (root / "a.file").write_bytes(data)
+    sources = [data, bytearray(data), {"bytes": data, "path": None}, str(root / "a.file"), root / "a.file"]
+    seen = [look_at(source, root) for source in sources]
+    assert {image.size for image, _ in seen} == {size}
+    assert len({digest for _, digest in seen}) == 1
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])
+@pytest.mark.parametrize("orientation", [1, 5])
+def test_looking_tells_the_size_that_opening_gives(form, orientation, picture):
+    data = encoded(picture, form) if form in ("GIF", "BMP") else turned(picture, form, orientation)
+    assert look_at(data)[0].size == open_image(data).size
+
+
+def test_a_png_that_says_behind_its_pixels_how_it_is_turned_is_believed(picture):
+    data = turned(picture, "PNG", 6)
+    start = data.index(b"eXIf") - 4
+    note = data[start : start + 12 + int.from_bytes(data[start : start + 4], "big")]
+    late = data.replace(note, b"").replace(data[-12:], note + data[-12:])
+    assert late.index(b"IDAT") < late.index(b"eXIf")
+    assert look_at(late)[0].size == open_image(late).size == (20, 40)
+
+
+def test_an_image_that_was_opened_and_not_decoded_is_looked_at_as_its_file(picture, root, undecodable):
+    waiting = Image.open(root / "a.png")
+    assert look_at(waiting)[1] == look_at(root / "a.png")[1]
+
+
+def test_an_image_that_was_looked_at_can_be_decoded(root):
+    waiting = Image.open(root / "a.png")
+    look_at(waiting)
+    assert open_image(waiting).getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_images_in_memory_are_told_apart_by_their_pixels(picture):
+    other = picture.copy()
+    other.putpixel((3, 3), (1, 2, 3))
+    palettes = [picture.convert("P"), other.convert("P")]
+    assert look_at(picture)[1] == look_at(picture.copy())[1] != look_at(other)[1]
+    assert look_at(palettes[0])[1] != look_at(palettes[1])[1]
+    assert len(look_at(picture)[1]) == 16
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
+@pytest.mark.parametrize("left", [0.5, 0.98])
+def test_a_cut_file_is_named_when_it_is_looked_at(form, left, root):
+    data = encoded(Image.effect_noise((200, 200), 80).convert("RGB"), form)
+    (root / "cut.png").write_bytes(data[: int(left * len(data))])
+    for look in (look_at, open_image):
+        with pytest.raises(ImageError, match=r"cut\.png is (damaged or cut off|not an image)"):
+            look("cut.png", root)
+
+
+def test_a_cut_photo_with_a_thumbnail_is_named(picture):
+    noise = Image.effect_noise((200, 200), 80).convert("RGB")
+    exif = Image.Exif()
+    exif[0x010E] = encoded(picture, "JPEG")  # a whole picture in the header, with an end of its own
+    data = encoded(noise, "JPEG", exif=exif)
+    assert b"\xff\xd9" in data[: len(data) // 2]
+    look_at(data + b"a camera's own notes")
+    with pytest.raises(ImageError, match="its end is missing"):
+        look_at(data[: -len(data) // 3])
+
+
+def test_a_cut_file_is_taken_where_pillow_is_told_to_take_it(monkeypatch):
+    data = encoded(Image.effect_noise((200, 200), 80).convert("RGB"), "JPEG")
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    assert look_at(data[:-100])[0].size == open_image(data[:-100]).size == (200, 200)
+
+
+def test_what_may_not_be_opened_may_not_be_looked_at(root):
+    with pytest.raises(ImageError, match="lies outside image_root"):
+        look_at("../secret.png", root)
+    with pytest.raises(ImageError, match=r"image b\.png does not exist under"):
+        look_at("b.png", root)
+    with pytest.raises(ImageError, match="too large to decode safely: 40x20 pixels, and max_image_pixels is 799"):
+        look_at("a.png", root, 799)
+    with pytest.raises(ImageError, match="an image is a int"):
+        look_at(7)

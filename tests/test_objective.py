@@ -8,9 +8,10 @@ from transformers import HfArgumentParser
 
 import vlmpack
 from vlmpack import DPOConfig, DPOTrainer, RewardModel, losses, unpacked
-from vlmpack.config import ConfigError
-from vlmpack.objective import LOSSES
-from vlmpack.survey import DatasetError
+from vlmpack.costs.survey import DatasetError
+from vlmpack.training.config import ConfigError
+from vlmpack.training.objective import LOSSES
+from vlmpack.training.task import Task
 
 NEEDED = {"exo_pair": {"label_smoothing": 0.05}, "robust": {"label_smoothing": 0.1}, "aot": {"label_smoothing": 0.1}}
 REFERENCE_FREE = [name for name, loss in LOSSES.items() if not loss.reference]
@@ -105,7 +106,7 @@ def test_the_likelihood_of_preferred_responses_is_a_mean_over_their_tokens(tmp_p
 def test_losses_without_a_reference_hold_no_reference_model(loss_type, tmp_path):
     trainer = DPOTrainer(llama().float(), DPOConfig(output_dir=str(tmp_path), loss_type=loss_type, report_to=[]))
     assert trainer.ref_model is None
-    assert trainer.reference_scores(vlmpack.pack(ranked(2))[0]) is None
+    assert trainer.reference_scores(Task(vlmpack.pack(ranked(2))[0], [0, 1])) is None
 
 
 def test_evaluation_of_a_sorted_loss_is_that_of_the_batch(tmp_path):
@@ -131,7 +132,7 @@ def test_evaluation_of_a_sorted_loss_is_that_of_the_batch(tmp_path):
         ({"prompt_weight": "two"}, "prompt_weight='two' is not one of pairs, one"),
         (
             {"group_by_image": True, "train_sampling_strategy": "sequential"},
-            "group_by_image=True is an order of its own",
+            "group_by_image=True moves rows",
         ),
     ],
 )

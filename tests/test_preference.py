@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+import datasets
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 import scenes
 import vlmpack
 from vlmpack import families
+from vlmpack.costs.undecoded import undecoded
 from vlmpack.families import Family
 from vlmpack.image import join
 from vlmpack.processors import ImageError, PreferenceProcessor, PreferenceProcessorConfig, RowError, TemplateError
@@ -64,6 +66,82 @@ def test_measuring_tells_the_same_lengths_as_processing(processor, images):
     assert replace(measured, images=()) == replace(processed, images=())
     assert len(measured.images) == len(processed.images) == len(images)
     assert len(set(measured.images)) == len(set(processed.images)) == min(len(images), 1)  # both are the same picture
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_measuring_decodes_no_pixel(form, processor, tmp_path, monkeypatch):
+    wide = Image.new("RGB", (90, 40), "blue")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wide.save(tmp_path / "wide", form, exif=exif)
+    PICTURE.save(tmp_path / "picture", form)
+    images = [str(tmp_path / "wide"), {"bytes": (tmp_path / "picture").read_bytes(), "path": None}]
+    row = {**ROW, "images": images}
+    processed = processor(row).lengths
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("it was decoded"))
+    measured = processor.measure(row)
+    assert replace(measured, images=()) == replace(processed, images=())
+    assert len(set(measured.images)) == 2
+    assert measured.trunk == processed.trunk > 2 * IMAGE_TOKENS
+
+
+def test_processing_decodes_an_image_once(processor, tmp_path, monkeypatch):
+    PICTURE.save(tmp_path / "a.png")
+    files, decode = [], ImageFile.ImageFile.load
+    monkeypatch.setattr(
+        ImageFile.ImageFile, "load", lambda image: (image.tile and files.append(image), decode(image))[1]
+    )
+    processor({**ROW, "images": [str(tmp_path / "a.png")]})
+    assert len(files) == 1
+
+
+def test_rows_on_one_picture_have_one_root(processor, tmp_path):
+    PICTURE.save(tmp_path / "a.png")
+    PICTURE.rotate(90).save(tmp_path / "b.png")
+    prompts = [("a.png", "What is there?"), ("a.png", "How many?"), ("b.png", "What is there?")]
+    rows = [{**ROW, "images": [str(tmp_path / name)], "prompt": prompt} for name, prompt in prompts]
+    one, other, another = map(processor.measure, rows)
+    assert one.root == other.root != another.root
+    assert len({one.content, other.content, another.content}) == 3
+    assert processor.measure(dict(rows[0])).content == one.content
+
+
+def test_a_fingerprint_is_that_of_everything_that_decides_about_tokens(tmp_path):
+    def changed(change):
+        made = scenes.processor()
+        change(made)
+        return PreferenceProcessor(made).fingerprint
+
+    config = PreferenceProcessorConfig(image_root=tmp_path)
+    used = PreferenceProcessor(scenes.processor())
+    used.measure(ROW)
+    used.tokenizer(["a", "b c"], padding=True, truncation=True, max_length=2)
+    first = changed(lambda hf: None)
+    assert first == used.fingerprint
+    assert len(first) == 32
+    others = {
+        changed(lambda hf: hf.tokenizer.add_tokens(["zebra"])),
+        changed(lambda hf: setattr(hf, "chat_template", hf.chat_template + " ")),
+        changed(lambda hf: setattr(hf.image_processor, "crop_size", {"height": 24, "width": 24})),
+        changed(lambda hf: setattr(hf, "patch_size", 24)),
+        changed(lambda hf: setattr(hf.tokenizer, "bos_token", "</s>")),
+        PreferenceProcessor(scenes.processor().tokenizer).fingerprint,
+        PreferenceProcessor(scenes.processor(), config).fingerprint,
+    }
+    assert len(others - {first}) == 7
+
+
+def test_images_of_a_datasets_column_are_decoded_by_the_processor_alone(processor, monkeypatch):
+    rows = [{"images": [PICTURE], "prompt": ROW["prompt"], "chosen": "red circle", "rejected": "blue square"}] * 2
+    images = {
+        "images": datasets.List(datasets.Image()),
+        **dict.fromkeys(("prompt", "chosen", "rejected"), datasets.Value("string")),
+    }
+    stored = undecoded(datasets.Dataset.from_list(rows, features=datasets.Features(images)))
+    monkeypatch.setattr(datasets.Image, "decode_example", lambda *_, **__: pytest.fail("datasets decoded it"))
+    assert set(stored[0]["images"][0]) == {"bytes", "path"}
+    assert torch.equal(processor(stored[1]).prompt_ids, processor(rows[1]).prompt_ids)
+    assert processor(stored[1]).images[0].content == processor(rows[1]).images[0].content
 
 
 def test_both_formats_give_the_same_tokens(processor):
@@ -181,9 +259,9 @@ def test_questions_on_one_picture_share_it_whatever_file_it_came_from(processor,
     PICTURE.save(tmp_path / "a.png")
     PICTURE.save(tmp_path / "b.webp", lossless=True)
     rows = [{**ROW, "images": [str(tmp_path / name)], "prompt": name} for name in ("a.png", "b.webp")]
-    assert processor.measure(rows[0]).images == processor.measure(rows[1]).images
     (pack,) = vlmpack.pack([processor(row) for row in rows])
     assert pack.vision_passes == 1
+    assert processor.measure(rows[0]).images != processor.measure(rows[1]).images  # forecasts compare files
     assert (pack.input_ids == processor.image_token_id).sum() == IMAGE_TOKENS
 
 

@@ -18,7 +18,7 @@ from vlmpack import (
     plan,
     support,
 )
-from vlmpack.preflight import prepared
+from vlmpack.training.preflight import prepared
 
 
 def leak_siblings(monkeypatch):

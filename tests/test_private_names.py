@@ -10,11 +10,15 @@ PRIVATE = {
     "_supports_sdpa": "whether SDPA may be set; set_attn_implementation raises where it may not, after changing others",
     "_no_split_modules": "what device maps and FSDP must keep whole; a wrapper hands on its backbone's",
     # transformers, Trainer: methods that subclasses replace
-    "_get_train_sampler": "the order of training rows",
+    "_save_checkpoint": "when a checkpoint is written, which is sealed after it",
+    "_get_output_dir": "where it is written, hyperparameter search included",
+    "_push_from_checkpoint": "its upload, which waits until it is whole",
     "_get_num_items_in_batch": "what a whole optimizer step's loss is divided by",
     "_wrap_model": "how the model is prepared when evaluation comes before training",
     "_load_from_checkpoint": "how weights are read on resume; transformers issue 43701",
     "_load_best_model": "likewise, at the end",
+    # datasets
+    "_fingerprint": "what a data set holds, by which its lengths are found again; the documented name, and no other",
     # accelerate
     "_models": "whether a model was prepared already; the trainer itself asks so",
     # torch

@@ -2,15 +2,16 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import IMAGE_TOKENS, llava, sample, samples
 from torch.utils.flop_counter import FlopCounterMode
 
 import vlmpack
 from vlmpack import Lengths, RewardModel, unpacked
+from vlmpack.costs.saving import Cost, cost_of, packed_flops, saving, shared_flops, unpacked_flops
+from vlmpack.lengths import LengthTable
 from vlmpack.plan import fold
-from vlmpack.saving import Cost, cost_of, packed_flops, saving, unpacked_flops
 
 MADE = [
     sample([1, 2], [[3, 1], [2, 4, 0], [1]], [(0, 1)], images=1),
@@ -19,18 +20,50 @@ MADE = [
 
 
 def test_flops_of_a_sample_worked_out_by_hand():
-    lengths = Lengths(prompt=3, responses=(2, 1), images=(b"one",))
+    lengths = LengthTable.of([Lengths(prompt=3, responses=(2, 1), images=(b"one",))])
     cost = Cost(token=10, pair=1, prediction=100, image=1000)
     # 6 tokens; pairs 3+2+1, then 4+5 for the first response and 4 for the second; 2 + 1 predictions
-    assert packed_flops(lengths, cost) == 60 + (6 + 9 + 4) + 300 + 1000
+    assert packed_flops(lengths, cost).item() == 60 + (6 + 9 + 4) + 300 + 1000
     # 5 + 4 tokens; pairs 15 and 10; 2 + 1 predictions; two images
-    assert unpacked_flops(lengths, cost) == 90 + 25 + 300 + 2000
+    assert unpacked_flops(lengths, cost).item() == 90 + 25 + 300 + 2000
 
 
 def test_a_shared_beginning_of_responses_costs_once():
     cost = Cost(token=10, pair=1, prediction=100)
     # prompt of 3, then 2 shared tokens with pairs 4 + 5, then 1 and 2 of their own with pairs 6 and 6 + 7
-    assert packed_flops(Lengths(3, (3, 4), overlaps=(2,)), cost) == 80 + (6 + 9 + 6 + 13) + 500
+    lengths = LengthTable.of([Lengths(3, (3, 4), overlaps=(2,))])
+    assert packed_flops(lengths, cost).item() == 80 + (6 + 9 + 6 + 13) + 500
+
+
+def test_an_image_that_stands_twice_in_a_prompt_is_passed_once():
+    cost, twice = Cost(token=0, pair=0, image=1000), Lengths(9, (1, 1), images=(b"one", b"one"))
+    table = LengthTable.of([twice, Lengths(5, (1,))])
+    assert packed_flops(table, cost).tolist() == [1000, 0]
+    assert unpacked_flops(table, cost).tolist() == [4000, 0]
+
+
+def test_rows_of_one_root_share_its_trunk_and_its_images():
+    one = Lengths(9, (2, 1), images=(b"one",), trunk=4, root=b"root")
+    table = LengthTable.of([one, Lengths(9, (2, 1), images=(b"one",)), Lengths(9, (2, 1))])
+    assert shared_flops(table, Cost(token=10, pair=1, prediction=100, image=1000)).tolist() == [40 + 10 + 1000, 0, 0]
+
+
+@settings(deadline=None, max_examples=30)
+@given(samples(images=True))
+def test_flops_of_many_samples_are_those_of_each_path_token_by_token(made):
+    cost = Cost(token=10.0, pair=1.0, prediction=100.0, image=1000.0)
+    packed, alone = 0.0, 0.0
+    for each in made:
+        prompt, pictures = len(each.prompt_ids), {image.content for image in each.images}
+        paths = {
+            tuple(response[:end].tolist()) for response in each.response_ids for end in range(1, len(response) + 1)
+        }
+        packed += sum(10 + 100 + prompt + len(path) for path in paths) + 1000 * len(pictures)
+        packed += sum(10 + place + 1 for place in range(prompt))
+        for response in each.response_ids:
+            alone += sum(10 + place + 1 for place in range(prompt + len(response)))
+            alone += 100 * len(response) + 1000 * len(each.images)
+    assert saving([each.lengths for each in made], cost).flops == (alone, packed)
 
 
 @given(samples(images=True, most=1), st.integers(14, 20))

@@ -12,10 +12,11 @@ from transformers import OPTConfig, OPTForCausalLM
 import scenes
 import vlmpack
 from vlmpack import DPOConfig, DPOTrainer, RewardConfig, RewardModel, RewardTrainer, unpacked
-from vlmpack.config import ConfigError
+from vlmpack.costs.survey import DatasetError
 from vlmpack.dropout import disable_dropout
-from vlmpack.restore import CheckpointError, restore
-from vlmpack.survey import DatasetError
+from vlmpack.training.config import ConfigError
+from vlmpack.training.restore import CheckpointError, restore
+from vlmpack.training.task import Task
 
 
 def dataset(count: int = 12, images: bool = True) -> list:
@@ -137,7 +138,7 @@ def test_predictions_and_compute_metrics_get_one_row_a_pair(tmp_path):
 def test_several_evaluation_sets_and_the_best_model_work_as_in_any_trainer(tmp_path):
     config = RewardConfig(
         output_dir=str(tmp_path), max_steps=6, learning_rate=10.0, eval_strategy="steps", eval_steps=2, save_steps=2, report_to=[],
-        load_best_model_at_end=True, metric_for_best_model="eval_a_loss", disable_tqdm=True, save_total_limit=3,
+        load_best_model_at_end=True, metric_for_best_model="eval_a_loss", greater_is_better=True, disable_tqdm=True, save_total_limit=3,
     )  # fmt: skip
     model = RewardModel.from_backbone(llava().float())
     trainer = RewardTrainer(model, config, train_dataset=dataset(), eval_dataset={"a": dataset(3), "b": dataset(4)})
@@ -145,7 +146,7 @@ def test_several_evaluation_sets_and_the_best_model_work_as_in_any_trainer(tmp_p
     logged = {name for entry in trainer.state.log_history for name in entry}
     assert {"eval_a_loss", "eval_b_loss", "eval_b_rewards/accuracies"} <= logged
     best = RewardModel.from_pretrained(trainer.state.best_model_checkpoint)
-    assert trainer.state.best_global_step < 6  # so large a learning rate ends worse than it began
+    assert trainer.state.best_global_step == 2  # 'best' is the worst here: what the first, far too large step left
     for a, b in zip(trainer.model.parameters(), best.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -182,7 +183,7 @@ def test_the_reference_is_the_model_as_it_was_given(tmp_path):
     trainer = train("dpo", tmp_path, model=model, steps=3)
     (pack,) = vlmpack.pack(dataset(3))
     expected = unpacked.response_logps(before, dataset(3)).detach()
-    torch.testing.assert_close(trainer.reference_scores(pack), expected)
+    torch.testing.assert_close(trainer.ask(Task(pack, [0, 1, 2])), expected)
     assert not any(p.requires_grad for p in trainer.ref_model.parameters())
     assert (vlmpack.response_logps(trainer.model, pack) - expected).abs().max() > 1e-4
 
@@ -201,8 +202,10 @@ def test_with_an_adapter_the_reference_is_the_model_without_it(tmp_path):
     assert trainer.ref_model is None
     trainer.train()
     (pack,) = vlmpack.pack(rows[:3])
-    torch.testing.assert_close(trainer.reference_scores(pack), unpacked.response_logps(before, rows[:3]).detach())
-    assert (vlmpack.response_logps(trainer.model, pack).detach() - trainer.reference_scores(pack)).abs().max() > 1e-4
+    torch.testing.assert_close(trainer.ask(Task(pack, [0, 1, 2])), unpacked.response_logps(before, rows[:3]).detach())
+    assert (
+        vlmpack.response_logps(trainer.model, pack).detach() - trainer.ask(Task(pack, [0, 1, 2]))
+    ).abs().max() > 1e-4
     packed = vlmpack.response_logps(trainer.model, pack)
     torch.testing.assert_close(packed, unpacked.response_logps(trainer.model, rows[:3]))
 
@@ -242,6 +245,12 @@ def test_missing_margins_are_an_error_at_the_start(tmp_path):
     rows = [vlmpack.Sample(torch.tensor([1]), (torch.tensor([2]), torch.tensor([3])), ((0, 1),))]
     with pytest.raises(DatasetError, match="use_margin=True, but 1 training rows have neither .* row 0"):
         train("reward", tmp_path, rows=rows, use_margin=True)
+
+
+def test_a_row_that_fits_only_when_it_is_shared_is_refused_at_the_start(tmp_path):
+    train("reward", tmp_path, steps=1, max_tokens=27)
+    with pytest.raises(DatasetError, match=r"rows have more tokens than max_tokens=27 with sharing='none' and padding=False, the first of them row"):
+        train("reward", tmp_path, steps=1, max_tokens=27, sharing="none")
 
 
 def test_the_saving_is_said_once_at_the_start(tmp_path, capsys):

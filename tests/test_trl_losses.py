@@ -12,8 +12,8 @@ from transformers import LlamaForSequenceClassification
 
 import scenes
 from vlmpack import DPOConfig, losses
-from vlmpack.objective import LOSSES, Scored, objective, rewards
 from vlmpack.preferences import Preferences
+from vlmpack.training.objective import LOSSES, Scored, objective, rewards
 
 trl = pytest.importorskip("trl", reason="TRL is the independent oracle; install vlmpack[dev]")
 cpo, orpo = pytest.importorskip("trl.experimental.cpo"), pytest.importorskip("trl.experimental.orpo")

@@ -8,18 +8,19 @@ from importlib import import_module
 from vlmpack import losses, unpacked
 from vlmpack.forest import Forest, ForestError
 from vlmpack.image import ImageInputs
+from vlmpack.lengths import Lengths
 from vlmpack.pack import Pack
 from vlmpack.packing import PackingError, pack
 from vlmpack.plan import AttentionError
-from vlmpack.sample import Lengths, Sample, SampleError
+from vlmpack.sample import Sample, SampleError
 from vlmpack.scores import response_logps
 from vlmpack.support import UnsupportedModelError
 
 _NEEDS_TRANSFORMERS = {
-    "DPOConfig": "vlmpack.config",
-    "DPOTrainer": "vlmpack.dpo_trainer",
-    "RewardConfig": "vlmpack.config",
-    "RewardTrainer": "vlmpack.reward_trainer",
+    "DPOConfig": "vlmpack.training.config",
+    "DPOTrainer": "vlmpack.training.dpo_trainer",
+    "RewardConfig": "vlmpack.training.config",
+    "RewardTrainer": "vlmpack.training.reward_trainer",
     "enable": "vlmpack.model",
     "RewardModel": "vlmpack.reward_model",
     "RewardModelConfig": "vlmpack.reward_model",

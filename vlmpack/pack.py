@@ -21,7 +21,7 @@ class Pack:
     Token arrays are [1, T]; responses run over the samples' order, sample by sample.
 
     Attributes:
-        forest: images, prompts and responses as segments; what begins alike is shared, at any depth.
+        forest: images, prompts and responses as segments; what is shared, at any depth, stands once.
         input_ids: [1, T] token ids.
         position_ids: [1, T] distance along the path; every response restarts after its prompt. What a model makes
             of it, M-RoPE's three rows for one, is in `vlmpack.positions`.
@@ -33,11 +33,12 @@ class Pack:
         sample_of: [R] each response's row in the list given to `vlmpack.pack`.
         targets: [N] indices of the tokens that are predicted, each once: all tokens after a prompt.
         terms: [M, 2] what each response's log-probability sums: (row of `targets`, response).
-        images: the model's arguments for the distinct images.
+        images: the model's arguments for the images that run through the tower, once each.
         placements: [I] for each place of an image, in token order, the number of the image that stands there.
         image_of: [1, T] for each token, the place of an image whose features it receives; -1 for text.
         blocks: [1, T] for tokens that see their neighbours both ways, the number of their stretch; -1 for others.
         both_ways: the samples' own; the model must be of a family that sees so.
+        padding: how many of the tokens count for nothing; see `vlmpack.padding`.
     """
 
     forest: Forest
@@ -56,6 +57,7 @@ class Pack:
     image_of: Int[Tensor, "1 T"]
     blocks: Int[Tensor, "1 T"]
     both_ways: str | None = None
+    padding: int = 0
 
     @property
     def responses(self) -> int:
@@ -69,7 +71,7 @@ class Pack:
 
     @property
     def vision_passes(self) -> int:
-        """Distinct images in the pack; each runs through the vision tower once."""
+        """Images that run through the vision tower, once each; how often the same one does, `sharing` decides."""
         return len(set(self.placements))
 
     @property
@@ -97,7 +99,7 @@ def lay_out(samples: Sequence[Sample], rows: Sequence[int], merged: Merged | Non
     Args:
         samples: in the order in which they shall stand.
         rows: each sample's row in the caller's list, for `sample_of`.
-        merged: `prefix.merge(samples)`, if that is at hand.
+        merged: the samples as a forest; None for `prefix.merge(samples)`.
     """
     merged = merged or merge(samples)
     forest = merged.forest
@@ -122,6 +124,7 @@ def lay_out(samples: Sequence[Sample], rows: Sequence[int], merged: Merged | Non
         image_of=torch.from_numpy(merged.image_of)[None],
         blocks=torch.from_numpy(merged.blocks)[None],
         both_ways=_both_ways(samples),
+        padding=merged.padding,
     )
 
 

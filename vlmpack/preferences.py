@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vlmpack.lengths import Lengths, LengthTable
 from vlmpack.pack import Pack
-from vlmpack.sample import Lengths, Sample
+from vlmpack.sample import Sample
 
 PAIRINGS = ("all", "best", "adjacent")
 PROMPT_WEIGHTS = ("pairs", "one")
@@ -45,8 +47,10 @@ def selected(pairs: Pairs, pairing: str) -> tuple[int, ...]:
     return tuple(place for place, pair in enumerate(pairs) if keeps(*pair))
 
 
-def compared(item: Sample | Lengths, pairing: str) -> Sample | Lengths:
-    """A sample, or what it costs, with only the pairs that are compared."""
+def compared(item: Sample | Lengths | LengthTable, pairing: str) -> Sample | Lengths | LengthTable:
+    """A sample, or what it or many cost, with only the pairs that are compared."""
+    if isinstance(item, LengthTable):
+        return _compared_table(item, pairing)
     places = selected(item.pairs, pairing)
     if len(places) == len(item.pairs):
         return item
@@ -54,6 +58,21 @@ def compared(item: Sample | Lengths, pairing: str) -> Sample | Lengths:
     if isinstance(item, Lengths) or item.margins is None:
         return replace(item, pairs=pairs)
     return replace(item, pairs=pairs, margins=tuple(item.margins[place] for place in places))
+
+
+def _compared_table(table: LengthTable, pairing: str) -> LengthTable:
+    """Each pattern of pairs is looked at once; among a million prompts there are few."""
+    if pairing == "all":
+        return table
+    pairs, kept = table.pairs, np.ones(len(table.pairs.values), dtype=np.bool_)
+    known: dict[bytes, np.ndarray] = {}
+    for row in np.flatnonzero(pairs.counts > 1).tolist():
+        pattern = pairs[row].tobytes()
+        if pattern not in known:
+            every = tuple((preferred, rejected) for preferred, rejected in pairs[row].tolist())
+            known[pattern] = np.isin(np.arange(len(every)), selected(every, pairing))
+        kept[pairs.starts[row] : pairs.starts[row + 1]] = known[pattern]
+    return replace(table, pairs=pairs.where(kept))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +90,11 @@ class Preferences:
     margins: Float[Tensor, " P"] | None
     lengths: Int[Tensor, " R"]
     sample_of: Int[Tensor, " R"]
+
+    def to(self, device: torch.device | str) -> "Preferences":
+        """The same on another device."""
+        margins = None if self.margins is None else self.margins.to(device)
+        return Preferences(self.pairs.to(device), margins, self.lengths.to(device), self.sample_of.to(device))
 
     def pair_weights(self, prompt_weight: str) -> Float[Tensor, " P"]:
         """How much each pair weighs, so that its prompt weighs one, or as much as it has pairs."""
@@ -137,5 +161,14 @@ def preferred_tokens(item: Sample | Lengths, prompt_weight: str) -> float:
 
 def mean_preferred_length(items: Sequence[Sample | Lengths], prompt_weight: str) -> float:
     """Tokens of a preferred response, averaged over the pairs of a data set with their weights."""
+    if isinstance(items, LengthTable):
+        return _mean_of_table(items, prompt_weight)
     tokens = sum(preferred_tokens(each, prompt_weight) for each in items)
     return tokens / sum(weight(each, prompt_weight) for each in items)
+
+
+def _mean_of_table(table: LengthTable, prompt_weight: str) -> float:
+    pairs, responses = table.pairs, table.responses
+    tokens = responses.values[responses.starts[pairs.rows] + pairs.values[:, 0]]
+    weights = 1 / pairs.counts[pairs.rows] if prompt_weight == "one" else np.ones(len(tokens))
+    return float((tokens * weights).sum() / weights.sum())

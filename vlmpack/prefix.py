@@ -17,16 +17,17 @@ IMAGE, FIRST, BOTH_WAYS = 1, 2, 4
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """Samples as one forest in which no two siblings begin alike.
+    """Samples as one forest; from `merge`, no two siblings in it begin alike.
 
     Attributes:
         forest: S segments; one ends where a prompt or a response ends, or where paths part.
-        prompts: for each sample, the segment in which its prompt ends.
+        prompts: for each sample, the segment in which its prompt ends, for the first time if it is repeated.
         leaves: for each sample, the segment in which each response ends; it may have children.
-        images: the distinct images.
+        images: those that run through the tower; from `merge`, the distinct ones.
         placements: [I] for each place of an image, in token order, the row of `images` that stands there.
         spans: S arrays of token ids.
         kinds: S arrays of what each token is: sums of `IMAGE`, `FIRST` and `BOTH_WAYS`.
+        padding: tokens that count for nothing; see `padding.padded`.
     """
 
     forest: Forest
@@ -36,6 +37,7 @@ class Merged:
     placements: tuple[int, ...]
     spans: tuple[np.ndarray, ...]
     kinds: tuple[np.ndarray, ...]
+    padding: int = 0
 
     @property
     def input_ids(self) -> np.ndarray:

@@ -2,76 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from hashlib import blake2b
+from itertools import groupby
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from vlmpack.image import ImageInputs
-
-
-class SampleError(ValueError):
-    """A sample's parts do not fit together, or it cannot be used as asked."""
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """What a sample will cost, known before any pixel is processed.
-
-    Attributes:
-        prompt: tokens of the prompt, image tokens included.
-        responses: R ints. Tokens of each response.
-        images: a digest of each image in the prompt, equal for equal images.
-        pairs: P (preferred, rejected) responses.
-        margins: whether it is known how much better the preferred ones are.
-        overlaps: R - 1 ints, or none. Tokens that a response has in common with the next one in sorted order, which
-            is what it need not repeat; see `overlaps`.
-    """
-
-    prompt: int
-    responses: tuple[int, ...]
-    images: tuple[bytes, ...] = ()
-    pairs: tuple[tuple[int, int], ...] = ()
-    margins: bool = False
-    overlaps: tuple[int, ...] = ()
-
-    @property
-    def packed(self) -> int:
-        """Tokens when the prompt stands once, and what responses begin with alike."""
-        return self.prompt + sum(self.responses) - sum(self.overlaps)
-
-    @property
-    def unpacked(self) -> int:
-        """Tokens when the prompt is repeated for every response."""
-        return self.prompt * len(self.responses) + sum(self.responses)
-
-    def truncated(self, max_length: int | None) -> "Lengths":
-        """The lengths after `Sample.truncated(max_length)`.
-
-        Raises:
-            SampleError: the prompt leaves no room for a response.
-        """
-        room = _room(self.prompt, max_length)
-        cut = {name: tuple(min(n, room) for n in getattr(self, name)) for name in ("responses", "overlaps")}
-        return replace(self, **cut)
-
-
-def overlaps(responses: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """How many tokens each response has in common with the next one in sorted order.
-
-    In sorted order the longest beginning that a response shares with any before it is that shared with its neighbour,
-    so the sum is what a tree of all responses saves. Cutting tails at one length cuts these at that length.
-
-    Example:
-        >>> overlaps([[7, 1], [7, 2, 2], [9], [7, 2, 2]])
-        (1, 3, 0)
-    """
-    ordered = sorted(responses)
-    return tuple(
-        next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-        for one, other in pairwise(ordered)
-    )
+from vlmpack.lengths import DIGEST, Lengths, SampleError, overlaps, room
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,16 +92,36 @@ class Sample:
     @property
     def lengths(self) -> Lengths:
         """What the sample costs."""
-        responses = tuple(len(response) for response in self.response_ids)
-        images = tuple(image.content for image in self.images)
+        return self.lengths_with([image.content for image in self.images])
+
+    def lengths_with(self, images: Sequence[bytes]) -> Lengths:
+        """What the sample costs, its images known by other digests than those of their pixels.
+
+        Args:
+            images: one for each image; equal for equal images only.
+        """
+        prompt, responses = _ids(self.prompt_ids), [_ids(response) for response in self.response_ids]
+        trunk = self._trunk
         return Lengths(
-            prompt=len(self.prompt_ids),
-            responses=responses,
-            images=images,
+            prompt=len(prompt),
+            responses=tuple(map(len, responses)),
+            images=tuple(images),
             pairs=self.pairs,
             margins=self.margins is not None,
-            overlaps=overlaps([response.tolist() for response in self.response_ids]),
+            overlaps=overlaps([response.tolist() for response in responses]),
+            trunk=trunk,
+            root=_digest([prompt[:trunk]], images) if trunk else b"",
+            content=_digest([prompt, *responses], images),
         )
+
+    @property
+    def _trunk(self) -> int:
+        """Tokens up to the prompt's last image token, or all if none of them can be shared without the rest."""
+        if not self.images:
+            return 0
+        if self.both_ways == "prompt":
+            return len(self.prompt_ids)
+        return int((self.image_of >= 0).nonzero().max()) + 1
 
     def truncated(self, max_length: int | None) -> "Sample":
         """Cut response tails so that prompt + response is at most `max_length` tokens; never the prompt.
@@ -169,19 +129,20 @@ class Sample:
         Raises:
             SampleError: the prompt leaves no room for a response.
         """
-        room = _room(len(self.prompt_ids), max_length)
-        if all(len(response) <= room for response in self.response_ids):
+        left = room(len(self.prompt_ids), max_length)
+        if all(len(response) <= left for response in self.response_ids):
             return self
-        return replace(self, response_ids=tuple(response[:room] for response in self.response_ids))
+        return replace(self, response_ids=tuple(response[:left] for response in self.response_ids))
 
 
-def _room(prompt: int, max_length: int | None) -> int:
-    """Tokens that a response may have after a prompt of so many."""
-    if max_length is None:
-        return torch.iinfo(torch.int64).max
-    if prompt >= max_length:
-        raise SampleError(
-            f"the prompt has {prompt} tokens, which leaves no room for a response in max_length={max_length}; "
-            f"raise max_length or drop the row (a prompt is never cut)"
-        )
-    return max_length - prompt
+def _ids(tokens: Int[Tensor, " _"]) -> np.ndarray:
+    return tokens.to("cpu", torch.int64).numpy()
+
+
+def _digest(tokens: Sequence[np.ndarray], images: Sequence[bytes]) -> bytes:
+    """A digest of stretches of tokens and of images, each after its length, so that none runs into the next."""
+    digest = blake2b(str(len(images)).encode(), digest_size=DIGEST)
+    for part in (*images, *(stretch.tobytes() for stretch in tokens)):
+        digest.update(f" {len(part)} ".encode())
+        digest.update(part)
+    return digest.digest()

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
-from vlmpack.objective import LOSSES
+from vlmpack.ordering import STRATEGIES
 from vlmpack.plan import BACKENDS
 from vlmpack.preferences import PAIRINGS, PROMPT_WEIGHTS
+from vlmpack.sharing import SHARINGS
+from vlmpack.training.objective import LOSSES
 
 
 class ConfigError(ValueError):
@@ -26,6 +28,12 @@ class PreferenceConfig(TrainingArguments):
         verify: before training, hold packed against unpacked on a small model of the same architecture, and refuse
             what is not exact; see `vlmpack.verify`. It also admits families that nobody has proven yet.
         packing: compute packed. False runs every response on its own (slow; the same training).
+        sharing: what stands once in a pack: "all" that begins alike, or, for comparison, each "prompt" on its own,
+            "none" (every response repeats its prompt and images), "pair" (every pair repeats them twice).
+        padding: fill the trees of a pack up to the longest, as rows of a padded batch; for comparison too. Neither
+            changes the training.
+        train_sampling_strategy: the order of rows: "random", "sequential", "length_sorted" (longest first), or
+            "group_by_length" (batches of similar length, shuffled). It changes which rows meet.
         disable_dropout: dropout would make packed and unpacked differ.
         pairing: which pairs of a prompt's responses are compared: "all", the "best" against the rest, or "adjacent"
             ones. Ties make no pair.
@@ -33,6 +41,9 @@ class PreferenceConfig(TrainingArguments):
         group_by_image: let rows that show the same images meet in a batch, where they share them. Off, since it
             changes which rows meet.
         max_bad_rows: the share of rows that may be unreadable; they are reported and left out. More is an error.
+        freeze_vision_tower, freeze_multi_modal_projector, freeze_language_model: take that part out of training, in
+            any family; see `vlmpack.training.freezing.parts_of` for what belongs to each.
+        vision_lr: learning rate of the vision tower alone; None: `learning_rate`, as everything.
     """
 
     max_tokens: int = field(default=8192, metadata={"help": "Tokens in one pack: as many as fit into memory."})
@@ -42,11 +53,17 @@ class PreferenceConfig(TrainingArguments):
     attention: str = field(default="auto", metadata={"help": "auto, dense or paths."})
     verify: bool = field(default=False, metadata={"help": "Prove packing exact on a small model first."})
     packing: bool = field(default=True, metadata={"help": "Encode each prompt once; False: once per response."})
+    sharing: str = field(default="all", metadata={"help": "What stands once: all, prompt; or none, pair."})
+    padding: bool = field(default=False, metadata={"help": "Fill trees up to the longest, as a padded batch does."})
     disable_dropout: bool = field(default=True, metadata={"help": "Set every dropout to 0."})
     pairing: str = field(default="all", metadata={"help": "Pairs that are compared: all, best or adjacent."})
     prompt_weight: str = field(default="pairs", metadata={"help": "A prompt weighs its pairs, or one."})
     group_by_image: bool = field(default=False, metadata={"help": "Let rows on the same images meet in a batch."})
     max_bad_rows: float = field(default=0.01, metadata={"help": "Share of unreadable rows that is left out."})
+    freeze_vision_tower: bool = field(default=False, metadata={"help": "Do not train what reads images."})
+    freeze_multi_modal_projector: bool = field(default=False, metadata={"help": "Do not train tower-to-text layers."})
+    freeze_language_model: bool = field(default=False, metadata={"help": "Do not train the decoder and its head."})
+    vision_lr: float | None = field(default=None, metadata={"help": "The vision tower's own learning rate."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Stays False: the processor reads rows."})
 
     def __post_init__(self) -> None:
@@ -60,19 +77,42 @@ class PreferenceConfig(TrainingArguments):
             raise ConfigError(f"pairing={self.pairing!r} is not one of {', '.join(PAIRINGS)}")
         if self.prompt_weight not in PROMPT_WEIGHTS:
             raise ConfigError(f"prompt_weight={self.prompt_weight!r} is not one of {', '.join(PROMPT_WEIGHTS)}")
-        if self.group_by_image and self.train_sampling_strategy != "random":
-            raise ConfigError(
-                f"group_by_image=True is an order of its own and does not go with "
-                f"train_sampling_strategy={self.train_sampling_strategy!r}; leave one of them out"
-            )
+        self._check_order()
+        self._check_sharing()
         if not 0 <= self.max_bad_rows <= 1:
             raise ConfigError(f"max_bad_rows={self.max_bad_rows} is a share of the rows; give 0 to 1")
+        if self.vision_lr is not None and (self.vision_lr <= 0 or self.freeze_vision_tower):
+            raise ConfigError(
+                f"vision_lr={self.vision_lr} with freeze_vision_tower={self.freeze_vision_tower}; to train no vision "
+                f"tower, give the latter alone; to train it, a rate above 0"
+            )
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns=True would take away the columns that the processor reads")
-        if self.gradient_checkpointing and self.ddp_find_unused_parameters is None:
+        recomputed = self.gradient_checkpointing or getattr(self, "activation_checkpointing", None)
+        if recomputed and self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = True  # packs of text alone leave the vision tower unused
         self.dataloader_pin_memory &= torch.cuda.is_available()  # there is nothing to pin for, and torch warns
         super().__post_init__()
+
+    def _check_order(self) -> None:
+        if self.train_sampling_strategy not in STRATEGIES:
+            raise ConfigError(
+                f"train_sampling_strategy={self.train_sampling_strategy!r} is not one of {', '.join(STRATEGIES)} "
+                f"(ranks are always kept level)"
+            )
+        if self.group_by_image and self.train_sampling_strategy == "sequential":
+            raise ConfigError(
+                "group_by_image=True moves rows, and train_sampling_strategy='sequential' keeps their order; leave one "
+                "of them out"
+            )
+
+    def _check_sharing(self) -> None:
+        if self.sharing not in SHARINGS:
+            raise ConfigError(f"sharing={self.sharing!r} is not one of {', '.join(SHARINGS)}")
+        if not self.packing and (self.sharing != "all" or self.padding):
+            raise ConfigError(
+                "packing=False computes without packs, which sharing and padding are about; leave them out"
+            )
 
 
 @dataclass
@@ -90,6 +130,9 @@ class DPOConfig(PreferenceConfig):
         discopop_tau: of "discopop".
         simpo_gamma: of "simpo": how far apart a pair shall be, on the scale of beta times nats a token.
         cpo_alpha: of "cpo": weight of the negative log-likelihood of preferred responses.
+        precompute_ref_log_probs: compute the reference's log-probabilities once, before training, and hold no
+            reference model. They are kept on disk and found again by the weights, the processor and each row's content.
+        ref_log_probs_folder: where they are kept; None: "reference_logps" in `output_dir`.
     """
 
     learning_rate: float = field(default=1e-6, metadata={"help": "The initial learning rate."})
@@ -102,6 +145,8 @@ class DPOConfig(PreferenceConfig):
     discopop_tau: float = field(default=0.05, metadata={"help": "Temperature of discopop."})
     simpo_gamma: float = field(default=0.5, metadata={"help": "Target margin of simpo."})
     cpo_alpha: float = field(default=1.0, metadata={"help": "Weight of cpo's negative log-likelihood."})
+    precompute_ref_log_probs: bool = field(default=False, metadata={"help": "Compute the reference once, before."})
+    ref_log_probs_folder: str | None = field(default=None, metadata={"help": "Where they are kept between runs."})
 
     def __post_init__(self) -> None:
         self.loss_type = [self.loss_type] if isinstance(self.loss_type, str) else list(self.loss_type)
@@ -113,7 +158,7 @@ class DPOConfig(PreferenceConfig):
         if self.beta <= 0:
             raise ConfigError(f"beta={self.beta} must be positive")
         self._check_smoothing()
-        _refuse_broken_rankings(self.loss_type, self.pairing)
+        _refuse_broken_rankings(self.loss_type, self.pairing, self.sharing)
         if self.compares_whole_batches and not (self.prompt_weight == "pairs" and self.disable_dropout):
             raise ConfigError(
                 f"loss_type={self.loss_type!r} sorts the pairs of a batch before it compares them, so each weighs the "
@@ -172,9 +217,11 @@ class RewardConfig(PreferenceConfig):
         if self.use_margin and self.loss_type == "plackett_luce":
             raise ConfigError("use_margin=True asks pairs to be apart, and plackett_luce knows no pairs; leave one out")
         super().__post_init__()
-        _refuse_broken_rankings([self.loss_type], self.pairing)
+        _refuse_broken_rankings([self.loss_type], self.pairing, self.sharing)
 
 
-def _refuse_broken_rankings(losses: list[str], pairing: str) -> None:
+def _refuse_broken_rankings(losses: list[str], pairing: str, sharing: str) -> None:
+    if "plackett_luce" in losses and sharing == "pair":
+        raise ConfigError("sharing='pair' takes rankings apart, which plackett_luce needs whole; use another sharing")
     if "plackett_luce" in losses and pairing == "adjacent":
         raise ConfigError("pairing='adjacent' leaves no ranking for plackett_luce, only pairs; use 'all' or 'best'")

@@ -5,11 +5,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlmpack.config import ConfigError, PreferenceConfig
 from vlmpack.dropout import disable_dropout
 from vlmpack.model import enable, unwrapped
 from vlmpack.proof.verify import verify
 from vlmpack.support import UnsupportedModelError
+from vlmpack.training.config import ConfigError, PreferenceConfig
+from vlmpack.training.freezing import freeze, spare_frozen_tower
 
 
 def prepared(
@@ -24,20 +25,30 @@ def prepared(
         peft_config: put an adapter of this kind on the model.
 
     Returns:
-        The model, or the adapter around it; and what was proven of it, for the user (empty if that was not asked for).
+        The model, or the adapter around it; and what is frozen and what was proven of it, for the user (empty if that
+        was not asked for).
 
     Raises:
         ConfigError: settings that do not go together.
         UnsupportedModelError: packing is not exact on this model.
     """
     check_devices(args)
+    check_compilation(args)
     check_processor(processor)
+    check_adapter(model, peft_config)
     model = with_adapter(model, peft_config)
+    frozen = freeze(
+        model,
+        vision_tower=args.freeze_vision_tower,
+        multi_modal_projector=args.freeze_multi_modal_projector,
+        language_model=args.freeze_language_model,
+    )
     check_precision(model)
     proof = _enabled(model, args) if args.packing else ""
+    spare_frozen_tower(model)
     if args.disable_dropout:
         disable_dropout(model)
-    return model, proof
+    return model, "\n".join(filter(None, [frozen, proof]))
 
 
 def _enabled(model: nn.Module, args: PreferenceConfig) -> str:
@@ -60,6 +71,15 @@ def check_devices(args: PreferenceConfig) -> None:
         raise ConfigError("packing=False is for comparison and runs in one process; leave packing on")
 
 
+def check_compilation(args: PreferenceConfig) -> None:
+    """A pack's plan is no tensor: what is compiled for one shape of a tree does not serve the next."""
+    if args.packing and args.torch_compile:
+        raise ConfigError(
+            "torch_compile=True would compile anew for nearly every pack, since the shape of its tree steers the "
+            "computation; leave it off"
+        )
+
+
 def check_precision(model: nn.Module) -> None:
     """Weights that are trained must survive an optimizer step."""
     halves = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype == torch.float16]
@@ -77,6 +97,17 @@ def check_processor(processor: Any) -> None:
             f"processing_class is a {type(processor).__name__}, which reads no preference rows; give "
             f"vlmpack.processors.PreferenceProcessor(processor)"
         )
+
+
+def check_adapter(model: nn.Module, peft_config: Any) -> None:
+    """An adapter may change weights, not the sequence: the tree says where every token stands."""
+    adapters = getattr(model, "peft_config", None) or {}
+    for adapter in [peft_config, *adapters.values()]:
+        if getattr(adapter, "is_prompt_learning", False) or getattr(adapter, "is_adaption_prompt", False):
+            raise ConfigError(
+                f"{type(adapter).__name__} puts virtual tokens before the sequence, and a pack is many sequences; use "
+                f"an adapter of the weights, e.g. LoraConfig"
+            )
 
 
 def with_adapter(model: nn.Module, peft_config: Any) -> nn.Module:

@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float64, Int
 from torch import nn
 
-from vlmpack.sample import Lengths
+from vlmpack.lengths import Lengths, LengthTable
+from vlmpack.ragged import Ragged
 
 
 @dataclass(frozen=True)
@@ -67,47 +70,53 @@ def saving(lengths: Iterable[Lengths], cost: Cost) -> Saving:
     """Compare packed with unpacked over a data set.
 
     Args:
-        lengths: of every sample.
+        lengths: of every sample; a `LengthTable` if they are many.
         cost: of the model, from `cost_of`.
     """
-    lengths = list(lengths)
-    packed = sum(packed_flops(each, cost) for each in lengths)
-    unpacked = sum(unpacked_flops(each, cost) for each in lengths)
-    seen = {image for each in lengths for image in each.images}
-    passes = sum(len(set(each.images)) for each in lengths)
+    table = lengths if isinstance(lengths, LengthTable) else LengthTable.of(lengths)
+    passes, seen = int(table.vision_passes.sum()), len(np.unique(table.images.values))
     return Saving(
-        prompts=len(lengths),
-        responses=sum(len(each.responses) for each in lengths),
-        pairs=sum(len(each.pairs) for each in lengths),
-        tokens=(sum(each.unpacked for each in lengths), sum(each.packed for each in lengths)),
-        passes=(
-            sum(len(each.images) * len(each.responses) for each in lengths),
-            passes,
-        ),
-        flops=(unpacked, packed),
-        again=passes - len(seen),
+        prompts=len(table),
+        responses=len(table.responses.values),
+        pairs=len(table.pairs.values),
+        tokens=(int(table.unpacked.sum()), int(table.packed.sum())),
+        passes=(int((table.images.counts * table.responses_of_row).sum()), passes),
+        flops=(float(unpacked_flops(table, cost).sum()), float(packed_flops(table, cost).sum())),
+        again=passes - seen,
         blind=bool(seen) and cost.image is None,
     )
 
 
-def packed_flops(lengths: Lengths, cost: Cost) -> float:
-    """Forward FLOPs of one sample with its prompt once: each token meets the keys of its own path only."""
-
-    def after_prompt(tokens: int) -> int:
-        return tokens * lengths.prompt + _causal(tokens)
-
-    pairs = sum(map(after_prompt, lengths.responses)) - sum(map(after_prompt, lengths.overlaps))
-    pairs += _causal(lengths.prompt)
-    predictions = sum(lengths.responses) - sum(lengths.overlaps)
-    images = len(set(lengths.images)) * (cost.image or 0.0)
-    return lengths.packed * cost.token + pairs * cost.pair + predictions * cost.prediction + images
+def packed_flops(table: LengthTable, cost: Cost) -> Float64[np.ndarray, " n"]:
+    """Forward FLOPs of each sample with its prompt once: each token meets the keys of its own path only."""
+    prompt = table.prompt.astype(np.int64)
+    pairs = _causal(prompt) + _after_prompt(table, table.responses) - _after_prompt(table, table.overlaps)
+    images = table.vision_passes * (cost.image or 0.0)
+    predictions = table.responses.sums - table.overlaps.sums
+    return table.packed * float(cost.token) + pairs * float(cost.pair) + predictions * cost.prediction + images
 
 
-def unpacked_flops(lengths: Lengths, cost: Cost) -> float:
-    """Forward FLOPs of one sample with every response on its own."""
-    pairs = sum(_causal(lengths.prompt + r) for r in lengths.responses)
-    images = len(lengths.responses) * len(lengths.images) * (cost.image or 0.0)
-    return lengths.unpacked * cost.token + pairs * cost.pair + sum(lengths.responses) * cost.prediction + images
+def unpacked_flops(table: LengthTable, cost: Cost) -> Float64[np.ndarray, " n"]:
+    """Forward FLOPs of each sample with every response on its own."""
+    responses = table.responses_of_row
+    pairs = responses * _causal(table.prompt.astype(np.int64)) + _after_prompt(table, table.responses)
+    images = responses * table.images.counts * (cost.image or 0.0)
+    return (
+        table.unpacked * float(cost.token) + pairs * float(cost.pair) + table.responses.sums * cost.prediction + images
+    )
+
+
+def shared_flops(table: LengthTable, cost: Cost) -> Float64[np.ndarray, " n"]:
+    """Forward FLOPs of what each sample shares with others of its root when they meet: trunk and images."""
+    trunk = table.trunk.astype(np.int64)
+    images = np.where(table.roots >= 0, table.vision_passes, 0) * (cost.image or 0.0)
+    return trunk * float(cost.token) + _causal(trunk) * float(cost.pair) + images
+
+
+def _after_prompt(table: LengthTable, column: Ragged) -> Int[np.ndarray, " n"]:
+    """Query-key pairs of each sample's stretches of tokens that follow its prompt."""
+    tokens = column.values.astype(np.int64)
+    return table.prompt * column.sums + Ragged(_causal(tokens), column.starts).sums
 
 
 def cost_of(model: nn.Module) -> Cost:
@@ -153,7 +162,7 @@ def _matrix_elements(module: nn.Module) -> int:
     return sum(weight.numel() for weight in weights if weight.ndim >= 2)
 
 
-def _causal(tokens: int) -> int:
+def _causal(tokens: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """Query-key pairs of plain causal attention."""
     return tokens * (tokens + 1) // 2
 

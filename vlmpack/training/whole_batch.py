@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vlmpack.judgement import Judgement
-from vlmpack.objective import Scored
+from vlmpack.training.judgement import Judgement
+from vlmpack.training.objective import Scored, joined_scores
 
 
 def linearised(
-    judge: Callable[[Scored], Judgement], scored: Scored, responses: Sequence[int]
+    judge: Callable[[Scored], Judgement], scored: Scored, responses: Sequence[int], first: int = 0, ranks: int = 1
 ) -> list[Callable[[Any, Float[Tensor, " R"]], Judgement]]:
     """Judge a whole batch, and give each of its parts a loss with the same gradient.
 
@@ -23,8 +23,10 @@ def linearised(
 
     Args:
         judge: the loss of all responses together.
-        scored: all responses of the batch, without gradient.
-        responses: how many of them each part holds.
+        scored: all responses of the batch, without gradient; those of all ranks.
+        responses: how many of them each part of this rank holds.
+        first: the first of them that is this rank's.
+        ranks: processes; each knows the whole loss, and gives its share of it.
 
     Returns:
         For each part, a function of it and its scores, recomputed with gradient. The losses add up to the whole
@@ -34,14 +36,28 @@ def linearised(
         scored.policy.requires_grad_()
         whole = judge(scored)
         (gradient,) = torch.autograd.grad(whole.loss, scored.policy)
-    held = gradient.split(list(responses))
+    held = gradient[first : first + sum(responses)].split(list(responses))
+    parts = len(held) * ranks
     return [
-        partial(_judge_part, whole, gradient=each, parts=len(held), first=place == 0) for place, each in enumerate(held)
+        partial(_judge_part, whole, gradient=each, parts=parts, first=place == 0) for place, each in enumerate(held)
     ]
 
 
+def of_all_ranks(own: Scored, gather: Callable[[list], list], rank: int) -> tuple[Scored, int]:
+    """The responses of all ranks as one, and which of them is this rank's first.
+
+    Args:
+        own: of this rank.
+        gather: a list of every rank's objects, in the ranks' order.
+        rank: this one.
+    """
+    device = own.policy.device
+    parts = [part.to(device) for part in gather([own.to("cpu")])]
+    return joined_scores(parts), sum(len(part.policy) for part in parts[:rank])
+
+
 def _judge_part(
-    whole: Judgement, unit: Any, scores: Float[Tensor, " R"], *, gradient: Tensor, parts: int, first: bool
+    whole: Judgement, task: Any, scores: Float[Tensor, " R"], *, gradient: Tensor, parts: int, first: bool
 ) -> Judgement:
     """A part's share of the whole loss, with the gradient that the whole loss has for its scores."""
     change = (scores * gradient).sum()

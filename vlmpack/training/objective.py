@@ -28,6 +28,12 @@ class Scored:
     preferences: Preferences
     mean_length: float | Tensor
 
+    def to(self, device: torch.device | str) -> "Scored":
+        """The same on another device."""
+        mean = self.mean_length.to(device) if isinstance(self.mean_length, Tensor) else self.mean_length
+        reference = None if self.reference is None else self.reference.to(device)
+        return Scored(self.policy.to(device), reference, self.preferences.to(device), mean)
+
 
 def joined_scores(parts: Sequence[Scored]) -> Scored:
     """Several parts of a batch as one."""

@@ -6,16 +6,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlmpack import losses, unpacked
-from vlmpack.config import ConfigError, RewardConfig
-from vlmpack.judgement import Judgement, reward_metrics
+from vlmpack.costs.survey import DatasetError, SurveyedRows
 from vlmpack.model import unwrapped
-from vlmpack.objective import Scored
 from vlmpack.pack import Pack
-from vlmpack.preference_trainer import PreferenceTrainer
 from vlmpack.preferences import Preferences
 from vlmpack.reward_model import RewardModel
 from vlmpack.sample import Sample
-from vlmpack.survey import DatasetError, SurveyedRows
+from vlmpack.training.config import ConfigError, RewardConfig
+from vlmpack.training.judgement import Judgement, reward_metrics
+from vlmpack.training.objective import Scored
+from vlmpack.training.preference_trainer import PreferenceTrainer
 
 
 class RewardTrainer(PreferenceTrainer):
@@ -40,8 +40,9 @@ class RewardTrainer(PreferenceTrainer):
         if not any("score" in name and p.requires_grad for name, p in self.model.named_parameters()):
             raise ConfigError("the head (score) is frozen; train it, e.g. by modules_to_save=['score'] in the adapter")
 
-    def _surveyed(self, rows: Any, name: str) -> Any:
-        surveyed = super()._surveyed(rows, name)
+    def surveyed(self, rows: Any, name: str) -> Any:
+        """As in `PreferenceTrainer`; with `use_margin`, every row must have margins."""
+        surveyed = super().surveyed(rows, name)
         if self._survey_args.use_margin and isinstance(surveyed, SurveyedRows):
             _refuse_missing_margins(surveyed, name)
         return surveyed
@@ -72,7 +73,7 @@ class RewardTrainer(PreferenceTrainer):
 
 
 def _refuse_missing_margins(dataset: SurveyedRows, name: str) -> None:
-    missing = [row for row, each in zip(dataset.kept, dataset.lengths, strict=True) if not each.margins]
+    missing = [dataset.kept[place] for place in (~dataset.lengths.margins).nonzero()[0].tolist()]
     if missing:
         raise DatasetError(
             f"use_margin=True, but {len(missing)} {name} rows have neither scores nor a margin, the first of them row "

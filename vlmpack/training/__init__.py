@@ -1,0 +1,1 @@
+"""Training on packs, on transformers' own Trainer: batches, ranks, references, checkpoints."""

@@ -1,0 +1,106 @@
+"""Evaluation and prediction: every pair of a data set once, over all ranks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from transformers import EvalPrediction
+from transformers.integrations.deepspeed import deepspeed_init
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
+
+from vlmpack.preferences import mean_preferred_length
+from vlmpack.training.judgement import Judgement
+from vlmpack.training.loading import LoadingTrainer
+from vlmpack.training.meter import Meter
+from vlmpack.training.task import Task
+
+
+class EvaluatingTrainer(LoadingTrainer):
+    """A trainer that averages over all pairs of a data set: a pair weighs the same in whichever batch it stands."""
+
+    def judged(self, model: nn.Module, tasks: Sequence[Task], mean_length: Tensor) -> Judgement:
+        """What is made of a batch, without gradient; `mean_length` is that of the data set's preferred responses."""
+        raise NotImplementedError
+
+    def surveyed(self, rows: Any, name: str) -> Any:
+        """A data set with its unusable rows set aside."""
+        raise NotImplementedError
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """As in `Trainer`; rows given here are surveyed first."""
+        return super().evaluate(self.surveyed(eval_dataset, "evaluation"), ignore_keys, metric_key_prefix)
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """As in `Trainer`; predictions are [P, 2] scores of (preferred, rejected), in the rows' order."""
+        return super().predict(self.surveyed(test_dataset, "test"), ignore_keys, metric_key_prefix)
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Loss, metrics and scores of all pairs."""
+        model = self.prepared_for_evaluation()
+        self.callback_handler.eval_dataloader = dataloader
+        rows = dataloader.dataset.rows
+        meter, scores, places = Meter(), [], []
+        mean_length = torch.tensor(mean_preferred_length(rows.lengths, self.args.prompt_weight))
+        for inputs in dataloader:
+            tasks = self.tasks(inputs, dataloader)
+            if not tasks:
+                continue  # none of the rows could be read
+            judgement = self.judged(model, tasks, mean_length.to(self.args.device))
+            meter.add(judgement.metrics)
+            meter.add_loss(judgement.loss, inputs["weights"][0])
+            scores.append(judgement.pair_scores.float().cpu())
+            places += [task.places_of_pairs for task in tasks]
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        predictions = _in_order(gather_object([(torch.cat(places), torch.cat(scores))]))
+        labels = np.zeros(len(predictions), dtype=int)  # the preferred one stands first
+        metrics = meter.means(self.sum_over_ranks)
+        if self.compute_metrics is not None:
+            metrics |= self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(predictions, labels, metrics, len(rows))
+
+    def prepared_for_evaluation(self) -> nn.Module:
+        """The model as `Trainer` would have prepared it, when evaluation comes before training."""
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            model = self._sharded_for_evaluation()
+        else:
+            model = self._wrap_model(self.model, training=False)
+            if model is self.model and not any(model is prepared for prepared in self.accelerator._models):
+                model = self.accelerator.prepare_model(model, evaluation_mode=True)
+        model.eval()
+        return model
+
+    def _sharded_for_evaluation(self) -> nn.Module:
+        if self.model_wrapped is not self.model or any(self.model is each for each in self.accelerator._models):
+            return self.model_wrapped
+        if self.is_deepspeed_enabled:
+            deepspeed_init(self, num_training_steps=0, inference=True)
+            self.deepspeed = self.model_wrapped = self.accelerator.prepare(self.model)
+        else:
+            self.model = self.model_wrapped = self.accelerator.prepare(self.model)
+        return self.model_wrapped
+
+    def sum_over_ranks(self, value: Tensor) -> Tensor:
+        """The sum of every rank's value."""
+        return self.accelerator.reduce(value, reduction="sum")
+
+
+def _in_order(parts: list[tuple[Tensor, Tensor]]) -> np.ndarray:
+    """[P, 2] scores in the order of the data set's rows; fillers have no pairs, so none of theirs are there."""
+    places = torch.cat([place for place, _ in parts])
+    scores = torch.cat([score for _, score in parts])
+    return scores[places.argsort(stable=True)].numpy()

@@ -100,7 +100,8 @@ class PreferenceProcessor:
     @property
     def fingerprint(self) -> str:
         """32 hex digits that differ when rows may be read otherwise: see `vlmpack.processors.identity`."""
-        return identity(self.processor, asdict(self.config))
+        reader = f"{type(self).__module__}.{type(self).__qualname__}"
+        return identity(self.processor, {**asdict(self.config), "read by": reader})
 
     def __call__(self, row: Mapping[str, Any]) -> Sample:
         """Process a row.

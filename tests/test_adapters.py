@@ -52,7 +52,7 @@ def scores(kind: str, model, rows):
     return unpacked.rewards(unwrapped(model), rows).detach()
 
 
-@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("where", ["decoder", pytest.param("decoder and tower", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["dpo", "reward"])
 def test_an_adapter_trains_packed_as_unpacked_over_20_steps(kind, where, tmp_path):
     trained = []

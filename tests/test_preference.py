@@ -291,3 +291,11 @@ def test_a_family_that_forbids_sharing_a_part_of_a_prompt_is_obeyed(hf, monkeypa
     assert packs[True].tokens == sum(sample.lengths.packed for sample in samples)
     assert packs[False].tokens < packs[True].tokens - IMAGE_TOKENS
     assert packs[True].vision_passes == 1  # the features may be the same; the tokens may not
+
+
+def test_a_reader_of_another_kind_has_another_fingerprint():
+    class Prefixed(PreferenceProcessor):
+        """Reads rows otherwise, with the same settings."""
+
+    own = scenes.processor()
+    assert PreferenceProcessor(own).fingerprint == PreferenceProcessor(own).fingerprint != Prefixed(own).fingerprint

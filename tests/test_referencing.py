@@ -1,17 +1,24 @@
 """Reference log-probabilities from the disk: the same training, asked for once, and never another's."""
 
+import tempfile
 from copy import deepcopy
 
 import pytest
 import torch
+from test_streaming import Stream
 from test_trainers import curve, dataset, lora
 from tiny import llava
 
 import scenes
+import vlmpack
 from vlmpack import DPOConfig, DPOTrainer
 from vlmpack.image import ImageInputs
+from vlmpack.lengths import Lengths, LengthTable
 from vlmpack.processors import PreferenceProcessor
 from vlmpack.training.config import ConfigError
+from vlmpack.training.reference_cache import CacheKey, ReferenceCache, ReferenceCacheError
+from vlmpack.training.references import References
+from vlmpack.training.task import Task
 
 
 def trained(folder, rows=None, model=None, cached=True, steps=8, run=True, **others):
@@ -153,4 +160,59 @@ def test_evaluation_before_training_asks_and_rows_never_seen_are_refused_after_i
 
 def test_a_stream_cannot_be_asked_for_beforehand(tmp_path):
     with pytest.raises(ConfigError, match="needs rows that can be read twice"):
-        trained(tmp_path, rows=(row for row in dataset()))
+        trained(tmp_path, rows=Stream(dataset()))
+
+
+def test_data_sets_that_come_and_go_never_get_each_others_references(tmp_path):
+    trainer, held = trained(tmp_path / "a"), trained(tmp_path / "b", cached=False)
+    rows = dataset()
+    for first in range(8):  # each is surveyed anew and may take the place of one that is gone
+        some = rows[first : first + 4]
+        found, expected = trainer.evaluate(some), held.evaluate(some)
+        assert found["eval_rewards/chosen"] == pytest.approx(expected["eval_rewards/chosen"], abs=1e-5)
+
+
+def test_a_reference_model_beside_an_adapter_is_not_replaced_by_the_base(tmp_path):
+    trainer = trained(tmp_path, ref_model=llava(seed=3).float(), peft_config=lora(), learning_rate=0.1)
+    with pytest.raises(ConfigError, match="5 evaluation rows have no reference log-probabilities"):
+        trainer.evaluate([with_a_token_changed(row) for row in dataset(5)])
+
+
+def test_the_reference_is_asked_in_the_precision_of_training(tmp_path):
+    trainer = trained(
+        tmp_path,
+        bf16=True,
+        use_cpu=True,
+        learning_rate=0.0,
+        steps=3,
+        per_device_train_batch_size=12,
+        per_device_eval_batch_size=12,
+        max_tokens=8192,
+        train_sampling_strategy="sequential",
+    )
+    margins = [each["rewards/margins"] for each in trainer.state.log_history if "loss" in each]
+    plain = trained(tmp_path, use_cpu=True, learning_rate=0.0, steps=1, run=False)
+    task = Task(vlmpack.pack(dataset())[0], list(range(12)), trainer.train_dataset)
+    with plain.accelerator.autocast():
+        single = plain.ask(task)
+    known = trainer.reference_scores(task)
+    assert (known - single).abs().max() > 1e-3  # bfloat16 is seen
+    assert margins == pytest.approx([0, 0, 0], abs=2e-3)
+
+
+def test_evaluation_sets_may_have_any_name(tmp_path):
+    trainer = trained(tmp_path, eval_dataset={"training": dataset(3), "other": dataset(4)})
+    assert {"eval_training_loss", "eval_other_loss"} <= set(trainer.evaluate())
+
+
+def test_rows_that_nobody_can_tell_apart_have_no_references():
+    table = LengthTable.of([Lengths(3, (1, 1), pairs=((0, 1),))])
+    with pytest.raises(ReferenceCacheError, match="gives rows no content"):
+        References(ReferenceCache(tempfile.mkdtemp(), CacheKey("a", "b", "c")), table).missing()
+
+
+def test_ranks_that_find_different_references_are_refused(tmp_path, monkeypatch):
+    gathered = iter([lambda own: own, lambda own: [*own, ("other", b"")]])  # first the digests of the weights
+    monkeypatch.setattr("vlmpack.training.referencing.gather_object", lambda own: next(gathered)(own))
+    with pytest.raises(ConfigError, match="ranks find different reference log-probabilities"):
+        trained(tmp_path)

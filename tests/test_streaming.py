@@ -85,6 +85,12 @@ def test_bad_rows_of_a_stream_are_left_out_named_and_the_others_trained_on(tmp_p
         made(rows, 0.0).train()
 
 
+def test_what_can_be_read_once_only_is_no_stream(tmp_path):
+    config = RewardConfig(output_dir=str(tmp_path), report_to=[], max_steps=1)
+    with pytest.raises(ConfigError, match="a generator, which can be read once only"):
+        RewardTrainer(RewardModel.from_backbone(llava().float()), config, train_dataset=(row for row in dataset()))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -249,8 +249,59 @@ def test_missing_margins_are_an_error_at_the_start(tmp_path):
 
 def test_a_row_that_fits_only_when_it_is_shared_is_refused_at_the_start(tmp_path):
     train("reward", tmp_path, steps=1, max_tokens=27)
-    with pytest.raises(DatasetError, match=r"rows have more tokens than max_tokens=27 with sharing='none' and padding=False, the first of them row"):
+    with pytest.raises(
+        DatasetError,
+        match=r"rows have more tokens than max_tokens=27 with sharing='none' and padding=False, the first of them row",
+    ):
         train("reward", tmp_path, steps=1, max_tokens=27, sharing="none")
+
+
+def test_a_row_that_can_no_longer_be_read_when_it_is_evaluated_is_named_and_the_others_counted(tmp_path, capsys):
+    rows, broken = dataset(120), []
+
+    class Reader:
+        def measure(self, row):
+            return rows[row].lengths
+
+        def __call__(self, row):
+            if row in broken:
+                raise ValueError(f"picture {row} is gone")
+            return rows[row]
+
+    config = RewardConfig(output_dir=str(tmp_path), report_to=[], disable_tqdm=True, max_steps=1)
+    model = RewardModel.from_backbone(llava().float())
+    trainer = RewardTrainer(model, config, train_dataset=list(range(12)), processing_class=Reader())
+    whole = trainer.predict(list(range(120))).predictions
+    broken.append(5)
+    left = trainer.predict(list(range(120))).predictions
+    first, lost = sum(len(row.pairs) for row in rows[:5]), len(rows[5].pairs)
+    torch.testing.assert_close(
+        torch.tensor(left), torch.tensor([*whole[:first].tolist(), *whole[first + lost :].tolist()]), rtol=0, atol=1e-4
+    )
+    said = capsys.readouterr().out
+    assert "1 could not be read" in said and "row 5: picture 5 is gone" in said
+    broken.append(6)
+    with pytest.raises(DatasetError, match="2 of the 120 rows read so far cannot be read"):
+        trainer.evaluate(list(range(120)))
+
+
+def test_missing_margins_of_one_of_several_evaluation_sets_are_named(tmp_path):
+    bare = vlmpack.Sample(torch.tensor([1]), (torch.tensor([2]), torch.tensor([3])), ((0, 1),))
+    config = RewardConfig(output_dir=str(tmp_path), report_to=[], use_margin=True)
+    model = RewardModel.from_backbone(llava().float())
+    with pytest.raises(DatasetError, match="1 bare rows have neither scores nor a margin"):
+        RewardTrainer(model, config, train_dataset=dataset(3), eval_dataset={"good": dataset(3), "bare": [bare]})
+
+
+def test_ranks_that_read_different_rows_are_refused(monkeypatch):
+    from vlmpack.costs.survey import survey
+    from vlmpack.training import loading
+
+    rows = survey(dataset(3), None, name="training", quiet=True)
+    loading._demand_agreement(rows)
+    monkeypatch.setattr(loading, "gather_object", lambda own: [*own, "another rank's"])
+    with pytest.raises(DatasetError, match="ranks see different rows"):
+        loading._demand_agreement(rows)
 
 
 def test_the_saving_is_said_once_at_the_start(tmp_path, capsys):
@@ -288,6 +339,15 @@ def test_a_frozen_vision_tower_keeps_no_activations():
         (RewardConfig, {"max_length": 1}, "max_length=1 leaves no room"),
         (RewardConfig, {"attention": "flash"}, "attention='flash' is not one of auto, dense, paths"),
         (RewardConfig, {"max_bad_rows": 2.0}, "give 0 to 1"),
+        (RewardConfig, {"auto_find_batch_size": True}, "lower max_tokens instead"),
+        (RewardConfig, {"neftune_noise_alpha": 5.0}, "neftune_noise_alpha=5.0: its noise depends on the length"),
+        (RewardConfig, {"label_smoothing_factor": 0.1}, "DPOConfig has label_smoothing"),
+        (RewardConfig, {"bf16_full_eval": True}, "use bf16"),
+        (RewardConfig, {"dataloader_in_order": False}, "would lose rows"),
+        (RewardConfig, {"train_sampling_strategy": "batch_rebalance"}, "ranks are always kept level"),
+        (RewardConfig, {"sharing": "some"}, "sharing='some' is not one of all, prompt, none, pair"),
+        (RewardConfig, {"packing": False, "padding": True}, "packing=False computes without packs"),
+        (RewardConfig, {"loss_type": "plackett_luce", "sharing": "pair"}, "which plackett_luce needs whole"),
         (RewardConfig, {"remove_unused_columns": True}, "remove_unused_columns=True would take away"),
         (DPOConfig, {"loss_type": "dpo"}, "loss_type=.dpo. is not one of sigmoid, "),
         (DPOConfig, {"label_smoothing": 0.7}, "label_smoothing=0.7"),

@@ -71,7 +71,7 @@ def _add_plan(add_command: Callable[..., argparse.ArgumentParser]) -> None:
     add("--limit", type=int, metavar="ROWS", help="look at the first so many rows alone")
     add("--max-bad-rows", type=float, default=0.01, help="share of unreadable rows that is left out; more is an error")
     add("--workers", type=int, default=0, help="processes that read rows")
-    add("--seed", type=int, default=0, help="of the order of rows")
+    add("--seed", type=int, default=42, help="of the order of rows")
 
 
 def _verify(args: argparse.Namespace) -> int:

@@ -58,8 +58,8 @@ def forecast(table: LengthTable, cost: Cost, cell: Cell, batch_size: int, max_to
         max_tokens: of a pack.
         seed: of the order of rows; the first epoch's.
     """
-    images = table.first_image if cell.by_image else None
-    table = table.take(Order(cell.strategy, table.packed, batch_size, seed, images).rows())
+    images, alike = (table.first_image, table.roots) if cell.by_image else (None, None)
+    table = table.take(Order(cell.strategy, table.packed, batch_size, seed, images, alike).rows())
     steps = np.arange(len(table)) // batch_size
     work = _work(table, cell.sharing)
     if cell.padding:

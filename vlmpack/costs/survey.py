@@ -145,7 +145,12 @@ def _known(path: Path, name: str) -> str:
 
 
 def _keep(measured: Measured, path: Path, name: str) -> str:
-    """Save what was measured; if that fails, say so, for nothing but time is lost."""
+    """Save what was measured; if that fails, say so, for nothing but time is lost.
+
+    Rows that cannot be read may be mended in the files that they name, so with such rows nothing is kept.
+    """
+    if measured.bad:
+        return ""
     try:
         measured.save(path)
     except OSError as error:

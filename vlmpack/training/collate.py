@@ -54,8 +54,9 @@ class Collator:
         for each in rows:
             try:
                 sample = each.row if isinstance(each.row, Sample) else self.processor(each.row)
-            except (ValueError, OSError) as error:
-                bad[each.place] = str(error)
+            except Exception as error:  # one row's surprise must not take the others with it
+                known = isinstance(error, ValueError | OSError)
+                bad[each.place] = str(error) if known else f"{type(error).__name__}: {error}"
                 continue
             try:
                 samples.append(self._usable(sample, each.place))

@@ -77,6 +77,7 @@ class PreferenceConfig(TrainingArguments):
             raise ConfigError(f"pairing={self.pairing!r} is not one of {', '.join(PAIRINGS)}")
         if self.prompt_weight not in PROMPT_WEIGHTS:
             raise ConfigError(f"prompt_weight={self.prompt_weight!r} is not one of {', '.join(PROMPT_WEIGHTS)}")
+        self._refuse_what_changes_the_training()
         self._check_order()
         self._check_sharing()
         if not 0 <= self.max_bad_rows <= 1:
@@ -93,6 +94,25 @@ class PreferenceConfig(TrainingArguments):
             self.ddp_find_unused_parameters = True  # packs of text alone leave the vision tower unused
         self.dataloader_pin_memory &= torch.cuda.is_available()  # there is nothing to pin for, and torch warns
         super().__post_init__()
+        if self.padding and self.world_size > 1:
+            raise ConfigError("padding=True is for comparison and runs in one process; leave it out")
+
+    def _refuse_what_changes_the_training(self) -> None:
+        """Settings of transformers that packs would make mean something else, or that nothing here reads."""
+        refused = {
+            "auto_find_batch_size": "it would change which rows make up a step; lower max_tokens instead",
+            "neftune_noise_alpha": "its noise depends on the length of a sequence, which is a pack's",
+            "label_smoothing_factor": "preference losses do not read it; DPOConfig has label_smoothing",
+            "bf16_full_eval": "evaluation is computed as training is; use bf16",
+            "fp16_full_eval": "evaluation is computed as training is; use fp16",
+        }
+        for name, why in refused.items():
+            if value := getattr(self, name):
+                raise ConfigError(f"{name}={value}: {why}")
+        if not self.dataloader_in_order:
+            raise ConfigError(
+                "dataloader_in_order=False would lose rows of steps that overtake each other; leave it on"
+            )
 
     def _check_order(self) -> None:
         if self.train_sampling_strategy not in STRATEGIES:

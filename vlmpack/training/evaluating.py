@@ -11,8 +11,10 @@ from transformers import EvalPrediction
 from transformers.integrations.deepspeed import deepspeed_init
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
+from vlmpack.costs.survey import SurveyedRows
 from vlmpack.preferences import mean_preferred_length
 from vlmpack.training.judgement import Judgement
+from vlmpack.training.left_out import LeftOut
 from vlmpack.training.loading import LoadingTrainer
 from vlmpack.training.meter import Meter
 from vlmpack.training.task import Task
@@ -23,6 +25,10 @@ class EvaluatingTrainer(LoadingTrainer):
 
     def judged(self, model: nn.Module, tasks: Sequence[Task], mean_length: Tensor) -> Judgement:
         """What is made of a batch, without gradient; `mean_length` is that of the data set's preferred responses."""
+        raise NotImplementedError
+
+    def say(self, text: str) -> None:
+        """Tell the user, once over all ranks."""
         raise NotImplementedError
 
     def surveyed(self, rows: Any, name: str) -> Any:
@@ -53,9 +59,10 @@ class EvaluatingTrainer(LoadingTrainer):
         model = self.prepared_for_evaluation()
         self.callback_handler.eval_dataloader = dataloader
         rows = dataloader.dataset.rows
-        meter, scores, places = Meter(), [], []
+        meter, left_out, scores, places = Meter(), [], [], []
         mean_length = torch.tensor(mean_preferred_length(rows.lengths, self.args.prompt_weight))
         for inputs in dataloader:
+            left_out.append({"counts": inputs["weights"][2:], "left_out": inputs["left_out"]})
             tasks = self.tasks(inputs, dataloader)
             if not tasks:
                 continue  # none of the rows could be read
@@ -65,6 +72,7 @@ class EvaluatingTrainer(LoadingTrainer):
             scores.append(judgement.pair_scores.float().cpu())
             places += [task.places_of_pairs for task in tasks]
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        self._count_left_out(left_out, rows)
         predictions = _in_order(gather_object([(torch.cat(places), torch.cat(scores))]))
         labels = np.zeros(len(predictions), dtype=int)  # the preferred one stands first
         metrics = meter.means(self.sum_over_ranks)
@@ -72,6 +80,13 @@ class EvaluatingTrainer(LoadingTrainer):
             metrics |= self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(predictions, labels, metrics, len(rows))
+
+    def _count_left_out(self, batches: list[dict[str, Any]], rows: SurveyedRows) -> None:
+        """Say which rows could no longer be read; many are an error."""
+        left_out = LeftOut(self.args.max_bad_rows)
+        counts = sum(batch["counts"] for batch in batches).to(self.args.device)
+        left_out.add(self.sum_over_ranks(counts).tolist(), batches, rows)
+        self.say(left_out.note())
 
     def prepared_for_evaluation(self) -> nn.Module:
         """The model as `Trainer` would have prepared it, when evaluation comes before training."""
@@ -82,6 +97,8 @@ class EvaluatingTrainer(LoadingTrainer):
             if model is self.model and not any(model is prepared for prepared in self.accelerator._models):
                 model = self.accelerator.prepare_model(model, evaluation_mode=True)
         model.eval()
+        if callable(getattr(self.optimizer, "eval", None)):
+            self.optimizer.eval()  # optimizers without a schedule keep two sets of weights
         return model
 
     def _sharded_for_evaluation(self) -> nn.Module:

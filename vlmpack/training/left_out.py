@@ -1,6 +1,8 @@
 """Rows that turn out to be unusable while they are read: counted over ranks, named, and an error if they are many."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 from vlmpack.costs.survey import SHOWN, DatasetError
 
@@ -23,20 +25,22 @@ class LeftOut:
         self.bad, self.useless, self.rows = 0, 0, 0
         self.shown: dict[int, str] = {}
 
-    def add(self, bad: float, useless: float, rows: float, messages: Mapping[int, str]) -> None:
-        """Count what all ranks left out of a step.
+    def add(self, counts: Sequence[float], batches: Sequence[dict[str, Any]], rows: Any = None) -> None:
+        """Count what all ranks left out of some batches.
 
         Args:
-            bad, useless, rows: over all ranks.
-            messages: of this rank, by the row's place.
+            counts: bad rows, useless ones, and all, over all ranks.
+            batches: of this rank, from the collator.
+            rows: the `SurveyedRows` they are from; None for a stream.
 
         Raises:
             DatasetError: more rows are unreadable than allowed; on all ranks alike.
         """
-        self.bad, self.useless, self.rows = self.bad + int(bad), self.useless + int(useless), self.rows + int(rows)
-        for place, message in messages.items():
+        bad, useless, read = map(int, counts)
+        self.bad, self.useless, self.rows = self.bad + bad, self.useless + useless, self.rows + read
+        for place, message in chain.from_iterable(batch["left_out"].items() for batch in batches):
             if len(self.shown) < SHOWN:
-                self.shown[place] = message
+                self.shown[place if rows is None else rows.kept[place]] = message
         if self.bad > self.allowed * max(self.rows, FEW):
             raise DatasetError(
                 f"{self.bad} of the {self.rows} rows read so far cannot be read, more than "

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Sampler
 
 from vlmpack.costs.forecast import alone
@@ -121,6 +123,7 @@ class LoadingTrainer(RestoringTrainer):
         if ranks == 1:
             return None
         table = rows.lengths
+        _demand_agreement(rows)
         work, shared, trees = packed_flops(table, self.cost), shared_flops(table, self.cost), table.roots
 
         def dealt(step: Sequence[int]) -> list[list[int]]:
@@ -148,6 +151,14 @@ class LoadingTrainer(RestoringTrainer):
         return row if isinstance(row, Sample) else self.processor(row)
 
 
+def _demand_agreement(rows: SurveyedRows) -> None:
+    """All ranks must have surveyed the same rows, or some would be trained on twice and others never."""
+    columns = (rows.lengths.prompt, rows.lengths.content, np.asarray(rows.kept))
+    seen = blake2b(b"".join(column.tobytes() for column in columns)).hexdigest()
+    if len(set(gather_object([seen]))) > 1:
+        raise DatasetError("ranks see different rows; let all of them read the same files, in the same order")
+
+
 def surveyed(rows: Any, name: str, args: PreferenceConfig, processor: Any) -> Any:
     """A data set with its unusable rows set aside; names of data sets, streams and what is surveyed already pass.
 
@@ -162,7 +173,7 @@ def surveyed(rows: Any, name: str, args: PreferenceConfig, processor: Any) -> An
     if isinstance(rows, dict):
         return {key: surveyed(each, f"{name} ({key})", args, processor) for key, each in rows.items()}
     if is_stream(rows) and name == "training":
-        _check_stream(args)
+        _check_stream(rows, args)
         return undecoded(rows)
     usual = args.sharing == "all" and not args.padding
     found = survey(
@@ -175,6 +186,8 @@ def surveyed(rows: Any, name: str, args: PreferenceConfig, processor: Any) -> An
         pairing=args.pairing,
         workers=args.dataloader_num_workers,
         quiet=args.disable_tqdm,
+        # kept lengths do not see that a file named in a row was overwritten, and references go by what rows hold
+        cache=not getattr(args, "precompute_ref_log_probs", False),
     )
     if not usual:
         _refuse_larger_than_a_pack(found, args)
@@ -192,8 +205,13 @@ def _refuse_larger_than_a_pack(found: SurveyedRows, args: PreferenceConfig) -> N
         )
 
 
-def _check_stream(args: PreferenceConfig) -> None:
-    """What needs to know all rows beforehand does not go with a stream."""
+def _check_stream(rows: Any, args: PreferenceConfig) -> None:
+    """What needs to know all rows beforehand does not go with a stream, nor what can be read once only."""
+    if iter(rows) is rows:
+        raise ConfigError(
+            f"the training data set is a {type(rows).__name__}, which can be read once only; give a stream that can be "
+            f"begun anew, such as a datasets.IterableDataset"
+        )
     if args.max_steps <= 0:
         raise ConfigError("the training data set is a stream, and nobody knows its length; set max_steps")
     if args.group_by_image or args.train_sampling_strategy not in ("random", "sequential"):

@@ -17,6 +17,7 @@ from vlmpack.model import unwrapped
 from vlmpack.pack import Pack
 from vlmpack.preferences import preferences_of
 from vlmpack.sample import Sample
+from vlmpack.training.batches import BatchError
 from vlmpack.training.config import PreferenceConfig
 from vlmpack.training.evaluating import EvaluatingTrainer
 from vlmpack.training.judgement import Judgement
@@ -116,7 +117,9 @@ class PreferenceTrainer(EvaluatingTrainer):
         """Forward and backward of every pack; the optimizer steps elsewhere, once."""
         total = torch.zeros((), device=self.args.device)
         if not self.accelerator.sync_gradients:
-            return total  # the rows of an optimizer step come with its last batch
+            if inputs["units"]:
+                raise BatchError("rows of an optimizer step came before its last batch; keep dataloader_in_order=True")
+            return total
         model.train()
         if callable(getattr(self.optimizer, "train", None)):
             self.optimizer.train()
@@ -164,7 +167,10 @@ class PreferenceTrainer(EvaluatingTrainer):
         return [judge] * len(tasks)
 
     def _scored(self, task: Task, scores: Float[Tensor, " R"], mean_length: Tensor) -> Scored:
-        return Scored(scores, self.reference_scores(task), preferences_of(task.unit, scores.device), mean_length)
+        reference = self.reference_scores(task)
+        if reference is not None:
+            reference = reference.to(scores.dtype).to(scores.device)
+        return Scored(scores, reference, preferences_of(task.unit, scores.device), mean_length)
 
     @torch.no_grad()
     def _scored_together(self, model: nn.Module, tasks: Sequence[Task], mean_length: Tensor) -> Scored:
@@ -183,12 +189,10 @@ class PreferenceTrainer(EvaluatingTrainer):
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
         """A whole optimizer step's weights, over its batches and over ranks; see `Collator`."""
         totals = sum(batch["weights"] for batch in batch_samples)
-        totals = self.accelerator.reduce(torch.as_tensor(totals, device=device), reduction="sum")
-        if totals[2:4].any():
-            self.left_out.add(
-                *totals[2:].tolist(), {k: v for batch in batch_samples for k, v in batch["left_out"].items()}
-            )
-        return totals
+        if self.accelerator.num_processes > 1:  # else the device need not be waited for
+            totals = self.accelerator.reduce(totals.to(device), reduction="sum")
+        self.left_out.add(totals[2:].tolist(), batch_samples, self.training_loader.dataset.rows)
+        return totals.to(device)
 
     def train(self, *arguments: Any, **options: Any) -> TrainOutput:
         """As in `Trainer`; says at the end which rows were left out as they came."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vlmpack.lengths import LengthTable
 from vlmpack.training.fillers import NOBODY
-from vlmpack.training.reference_cache import ReferenceCache
+from vlmpack.training.reference_cache import ReferenceCache, ReferenceCacheError
 from vlmpack.training.task import Task
 
 
@@ -27,7 +27,16 @@ class References:
         self.counts = lengths.responses_of_row
 
     def missing(self) -> Int[np.ndarray, " m"]:
-        """Rows that are not known yet, those that share an image side by side, long ones first among them."""
+        """Rows that are not known yet, those that share an image side by side, long ones first among them.
+
+        Raises:
+            ReferenceCacheError: nobody has said what the rows hold.
+        """
+        if not self.lengths.content.any(axis=1).all():
+            raise ReferenceCacheError(
+                "the processor's measure() gives rows no content, by which they could be told apart; leave "
+                "precompute_ref_log_probs off, or let it fill Lengths.content"
+            )
         known = np.asarray(self.cache.known([each.tobytes() for each in self.lengths.content]), dtype=bool)
         unknown = np.flatnonzero(~known)
         order = np.lexsort((-self.lengths.packed[unknown], self.lengths.first_image[unknown]))

@@ -3,7 +3,9 @@
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from jaxtyping import Float
@@ -44,11 +46,11 @@ class ReferencingTrainer(PreferenceTrainer):
     def __init__(self, model: nn.Module, args: DPOConfig, *, ref_model: nn.Module | None = None, **others: Any) -> None:
         super().__init__(model, args, **others)
         self.reference_forwards, self.rows_asked = 0, 0
-        self._known: dict[int, References] = {}  # by the identity of the data set
+        self._known: WeakKeyDictionary[SurveyedRows, References] = WeakKeyDictionary()
         self._cache: ReferenceCache | None = None
         self._moved = False  # whether the policy is no longer what it was when it was given
         self.asks_once = args.precompute_ref_log_probs and args.needs_reference
-        self._adapted = hasattr(self.model, "disable_adapter")
+        self._adapted = ref_model is None and hasattr(self.model, "disable_adapter")
         if not args.needs_reference:
             ref_model = None
         elif ref_model is None and not self._adapted and not self.asks_once:
@@ -63,21 +65,22 @@ class ReferencingTrainer(PreferenceTrainer):
             return None
         if not self.asks_once:
             return self.ask(task)
-        if id(task.rows) not in self._known:
+        if task.rows not in self._known:
             self.ask_for_all(task.rows, "evaluation")
-        return self._known[id(task.rows)].of(task).to(self.args.device, torch.float32)
+        return self._known[task.rows].of(task)
 
     @torch.no_grad()
     def ask(self, task: Task) -> Float[Tensor, " R"]:
         """What the reference itself says of a task's responses, nats."""
         self.reference_forwards += 1
         if self.ref_model is not None:
-            return self.scores(self.ref_model, task.unit)
+            with self.accelerator.autocast():  # a model that is not prepared yet has none of its own
+                return self.scores(self.ref_model, task.unit)
         training = self.model.training
         self.model.eval()  # a dropout that was left on shall not blur the reference
         model = self.accelerator.unwrap_model(self.model)
         switched_off = model.disable_adapter if self._adapted else torch.no_grad
-        with switched_off():
+        with self.accelerator.autocast(), switched_off():
             logps = self.scores(self.model_wrapped if self._sharded else self.model, task.unit)
         self.model.train(training)
         return logps
@@ -95,7 +98,7 @@ class ReferencingTrainer(PreferenceTrainer):
     def ask_for_everything(self) -> None:
         """Know the reference's log-probabilities of all data sets, and let go of the reference."""
         evaluation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"evaluation": self.eval_dataset}
-        for name, rows in {"training": self.train_dataset, **evaluation}.items():
+        for name, rows in [("training", self.train_dataset), *evaluation.items()]:
             if rows is not None:
                 self.ask_for_all(rows, name)
         self._moved, self.ref_model = True, None
@@ -108,7 +111,7 @@ class ReferencingTrainer(PreferenceTrainer):
         """
         references = References(self._open_cache(), rows.lengths, self.args.sharing)
         missing = references.missing()
-        self.accelerator.wait_for_everyone()  # none writes before all have looked
+        self._demand_agreement(missing)  # which waits for all: none writes before all have looked
         self.say(
             f"reference: {len(rows) - len(missing):,} of {len(rows):,} {name} rows are known, in {self._cache.folder}"
         )
@@ -120,7 +123,7 @@ class ReferencingTrainer(PreferenceTrainer):
         if len(missing):
             self.rows_asked += len(missing)
             self._ask_for(references, rows, missing.tolist())
-        self._known[id(rows)] = references
+        self._known[rows] = references
 
     def _ask_for(self, references: References, rows: SurveyedRows, places: list[int]) -> None:
         loader = self.loader_over(rows, places, sharing="all")
@@ -133,6 +136,16 @@ class ReferencingTrainer(PreferenceTrainer):
         self._cache.flush()
         self.accelerator.wait_for_everyone()
         self._cache.reload()
+        if left := len(references.missing()):
+            self.say(f"reference: {left} rows could not be read; training, which reads them again, will leave them out")
+
+    def _demand_agreement(self, missing: np.ndarray) -> None:
+        """All ranks must see the same folder, or they would compute different rows."""
+        if len(set(gather_object([(self._cache.key.digest, missing.tobytes())]))) > 1:
+            raise ConfigError(
+                f"ranks find different reference log-probabilities in {self._cache.folder}; give them one folder that "
+                f"all can read and write, as ref_log_probs_folder"
+            )
 
     def _open_cache(self) -> ReferenceCache:
         if self._cache is None:
@@ -181,5 +194,5 @@ class _AskBeforeFirstStep(TrainerCallback):
         """After the model is sharded, before its first step."""
         trainer = self.trainer
         if trainer._sharded:
-            trainer._moved = state.global_step > 0  # resumed: what is there now is no longer the reference
+            trainer._moved = trainer._moved or state.global_step > 0  # resumed: no longer the reference
             trainer.ask_for_everything()

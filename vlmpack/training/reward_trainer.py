@@ -43,8 +43,10 @@ class RewardTrainer(PreferenceTrainer):
     def surveyed(self, rows: Any, name: str) -> Any:
         """As in `PreferenceTrainer`; with `use_margin`, every row must have margins."""
         surveyed = super().surveyed(rows, name)
-        if self._survey_args.use_margin and isinstance(surveyed, SurveyedRows):
-            _refuse_missing_margins(surveyed, name)
+        if self._survey_args.use_margin:
+            for key, each in surveyed.items() if isinstance(surveyed, dict) else [(name, surveyed)]:
+                if isinstance(each, SurveyedRows):
+                    _refuse_missing_margins(each, key)
         return surveyed
 
     def scores(self, model: nn.Module, unit: Pack | Sample) -> Float[Tensor, " R"]:
@@ -63,6 +65,8 @@ class RewardTrainer(PreferenceTrainer):
         pairs, weight = preferences.pairs, self.args.prompt_weight
         if self.args.loss_type == "plackett_luce":
             loss = (losses.plackett_luce(rewards, pairs) * preferences.list_weights(weight)).sum()
+        elif self.args.use_margin and preferences.margins is None:
+            raise DatasetError("use_margin=True, but a row of the stream has neither scores nor a margin; add them")
         else:
             margin = preferences.margins.to(rewards) if self.args.use_margin else 0.0
             loss = (losses.bradley_terry(rewards, pairs, margin=margin) * preferences.pair_weights(weight)).sum()

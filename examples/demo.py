@@ -29,7 +29,8 @@ def main() -> None:
     runs, accuracies = {}, {}
     for name, train in (("reward model", train_reward), ("DPO", train_dpo)):
         print(f"\n== {name}")
-        runs[name] = train.main(["--output-dir", str(OUTPUT / name.lower().replace(" ", "_"))])
+        folder = str(OUTPUT / name.lower().replace(" ", "_"))
+        runs[name] = train.main(["--output-dir", folder, "--workers", "1"])  # which reads rows while the model trains
         accuracies |= judge(name, runs[name], held_out)
     print("\n== packed against unpacked, one step on the same rows with the same model")
     trainer = runs["reward model"]

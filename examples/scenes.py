@@ -47,7 +47,7 @@ QUESTIONS = {
 CELL = 32  # pixels of the drawing; a corner of the picture is 2 x 2 cells, each with room for one shape
 PIXELS = 48  # side of what the vision tower sees
 PATCH = 12  # one patch, so one image token, a cell
-TRAINING_IMAGES = 2000
+TRAINING_IMAGES = 1250
 
 TEMPLATE = (
     "{{ bos_token }}"

@@ -135,7 +135,7 @@ def test_what_was_measured_once_is_known_the_next_time(cache):
     first, asked = cached(stored())
     (path,) = cache.iterdir()
     again, nobody = cached(stored())
-    assert (asked, nobody) == (3, 0)
+    assert (asked, nobody) == (3, 1)  # what could not be read is looked at again
     assert list(again.lengths) == list(first.lengths)
     assert [(each.root, each.content) for each in again.lengths] == [(b"root", bytes(range(16)))] * 2
     assert again.kept == first.kept == [0, 2]
@@ -149,9 +149,22 @@ def test_what_was_measured_once_is_known_the_next_time(cache):
 def test_settings_of_the_survey_are_no_part_of_what_is_kept(cache):
     cached(stored())
     again, asked = cached(stored(), max_length=6, pairing="best")
-    assert asked == 0
+    assert asked == 1  # the row that cannot be read
     assert [each.responses for each in again.lengths] == [(2, 2)]
     assert again.notes[-1].startswith("1 training rows are dropped for length (max_length=6): rows 2 (the prompt has 6")
+
+
+def test_a_row_that_was_mended_is_no_longer_left_out(cache):
+    assert cached(stored())[0].kept == [0, 2]
+
+    class Mended(Counting):
+        def measure(self, row):
+            return super().measure({"prompt": row["prompt"] or 5})
+
+    processor = Mended()
+    assert cached(stored(), processor)[0].kept == [0, 1, 2]
+    assert processor.asked == 4  # the bad one, and then all anew
+    assert cached(stored(), Mended())[1] == 0
 
 
 def test_other_rows_and_other_processors_are_measured_anew(cache):

@@ -109,6 +109,8 @@ def survey(
     path = kept_at(rows, measure) if cache else None
     found = None if path is None else Measured.load(path)
     rows = undecoded(rows)
+    if found is not None and _mended(rows, measure, found):
+        found = None
     measured = _measured(rows, measure, name, workers, quiet) if found is None else found
     if len(measured.bad) > max_bad_rows * len(rows):
         raise DatasetError(_bad_rows(measured.bad, len(rows), name, max_bad_rows))
@@ -140,17 +142,18 @@ def _measured(rows: Any, measure: Callable | None, name: str, workers: int, quie
     return Measured(lengths, bad)
 
 
+def _mended(rows: Any, measure: Callable | None, found: Measured) -> bool:
+    """Whether a row that could not be read last time can be read now: a file that it names may have been mended."""
+    looked = _Looked(rows, measure)
+    return any(not isinstance(looked[place], str) for place in found.bad)
+
+
 def _known(path: Path, name: str) -> str:
     return f"lengths of the {name} rows are known from last time; to measure them again, remove {path}"
 
 
 def _keep(measured: Measured, path: Path, name: str) -> str:
-    """Save what was measured; if that fails, say so, for nothing but time is lost.
-
-    Rows that cannot be read may be mended in the files that they name, so with such rows nothing is kept.
-    """
-    if measured.bad:
-        return ""
+    """Save what was measured; if that fails, say so, for nothing but time is lost."""
     try:
         measured.save(path)
     except OSError as error:

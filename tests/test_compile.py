@@ -1,5 +1,10 @@
 """torch.compile: a language model's packs stay exact under it and share graphs; trainers refuse it."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from test_trainers import dataset
@@ -23,18 +28,35 @@ def packs() -> list[vlmpack.Pack]:
     return made
 
 
-@pytest.mark.slow
-def test_a_compiled_language_models_packs_equal_eager_ones_and_share_two_graphs():
+def compiled_as_eager() -> None:
+    """Scores of each pack, compiled and not; prints how many graphs were made and how often one broke."""
     model = vlmpack.enable(llama().float(), "dense")
-    torch.compiler.reset()
-    counters.clear()
     compiled = torch.compile(model, backend="aot_eager")
     for pack in packs():
         expected = vlmpack.response_logps(model, pack)
         torch.testing.assert_close(vlmpack.response_logps(compiled, pack), expected, rtol=1e-5, atol=1e-5)
-    assert counters["stats"]["unique_graphs"] <= 3  # one for the first length, one for all others, one to spare
-    assert not counters["graph_break"]
-    torch.compiler.reset()
+    print(counters["stats"]["unique_graphs"], sum(counters["graph_break"].values()))
+
+
+@pytest.mark.slow
+def test_a_compiled_language_models_packs_equal_eager_ones_and_share_two_graphs():
+    script = (
+        "from test_compile import compiled_as_eager; compiled_as_eager()"  # without the checks of shapes, which break
+    )
+    folders = [
+        str(Path(__file__).parent),
+        str(Path(__file__).parent.parent / "examples"),
+        os.environ.get("PYTHONPATH", ""),
+    ]
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    graphs, breaks = map(int, result.stdout.split()[-2:])
+    assert graphs <= 3 and breaks == 0  # a graph for the first length, one for all others, one to spare
 
 
 @pytest.mark.parametrize("kind", ["dpo", "reward"])

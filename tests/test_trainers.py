@@ -9,10 +9,8 @@ import torch
 from tiny import EOS, llama, llava, sample
 from transformers import OPTConfig, OPTForCausalLM
 
-import scenes
 import vlmpack
 from vlmpack import DPOConfig, DPOTrainer, RewardConfig, RewardModel, RewardTrainer, unpacked
-from vlmpack.costs.survey import DatasetError
 from vlmpack.dropout import disable_dropout
 from vlmpack.training.config import ConfigError
 from vlmpack.training.restore import CheckpointError, restore
@@ -105,52 +103,6 @@ def test_metrics_have_trl_names(tmp_path):
     assert entry["loss"] == pytest.approx(math.log(2), abs=1e-5)  # policy and reference still agree
 
 
-def test_evaluation_weighs_every_pair_alike_whatever_the_batch(tmp_path):
-    trainer = train("reward", tmp_path, steps=2)
-    rows = dataset(7)
-    results = []
-    for batch, max_tokens in ((1, 30), (3, 27), (7, 8192)):
-        trainer.args.per_device_eval_batch_size = batch
-        trainer.data_collator = type(trainer.data_collator)(None, max_tokens)
-        results.append(trainer.evaluate(rows))
-    rewards = unpacked.rewards(trainer.model, rows).detach()
-    first, losses = 0, []
-    for row in rows:
-        losses.append(
-            vlmpack.losses.bradley_terry(rewards[first : first + len(row.response_ids)], torch.tensor(row.pairs))
-        )
-        first += len(row.response_ids)
-    for result in results:
-        assert result["eval_loss"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
-        assert 0 <= result["eval_rewards/accuracies"] <= 1
-    assert {"eval_rewards/chosen", "eval_rewards/margins", "eval_accuracy", "eval_runtime"} <= set(results[0])
-
-
-def test_predictions_and_compute_metrics_get_one_row_a_pair(tmp_path):
-    trainer = train("dpo", tmp_path, steps=2)
-    trainer.compute_metrics = lambda p: {"right": float((p.predictions[:, 0] > p.predictions[:, 1]).mean())}
-    rows = dataset(5)
-    output = trainer.predict(rows)
-    assert output.predictions.shape == (sum(len(row.pairs) for row in rows), 2)
-    assert output.metrics["test_right"] == pytest.approx(output.metrics["test_rewards/accuracies"])
-
-
-def test_several_evaluation_sets_and_the_best_model_work_as_in_any_trainer(tmp_path):
-    config = RewardConfig(
-        output_dir=str(tmp_path), max_steps=6, learning_rate=10.0, eval_strategy="steps", eval_steps=2, save_steps=2, report_to=[],
-        load_best_model_at_end=True, metric_for_best_model="eval_a_loss", greater_is_better=True, disable_tqdm=True, save_total_limit=3,
-    )  # fmt: skip
-    model = RewardModel.from_backbone(llava().float())
-    trainer = RewardTrainer(model, config, train_dataset=dataset(), eval_dataset={"a": dataset(3), "b": dataset(4)})
-    trainer.train()
-    logged = {name for entry in trainer.state.log_history for name in entry}
-    assert {"eval_a_loss", "eval_b_loss", "eval_b_rewards/accuracies"} <= logged
-    best = RewardModel.from_pretrained(trainer.state.best_model_checkpoint)
-    assert trainer.state.best_global_step == 2  # 'best' is the worst here: what the first, far too large step left
-    for a, b in zip(trainer.model.parameters(), best.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
 @pytest.mark.parametrize("at", [2, 3], ids=["inside an epoch", "between epochs"])
 @pytest.mark.parametrize("kind", ["dpo", "reward"])
 def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(kind, at, tmp_path):
@@ -241,69 +193,6 @@ def test_margins_ask_for_distance(tmp_path):
     torch.testing.assert_close(curve(alone), curve(apart), rtol=0, atol=1e-5)
 
 
-def test_missing_margins_are_an_error_at_the_start(tmp_path):
-    rows = [vlmpack.Sample(torch.tensor([1]), (torch.tensor([2]), torch.tensor([3])), ((0, 1),))]
-    with pytest.raises(DatasetError, match="use_margin=True, but 1 training rows have neither .* row 0"):
-        train("reward", tmp_path, rows=rows, use_margin=True)
-
-
-def test_a_row_that_fits_only_when_it_is_shared_is_refused_at_the_start(tmp_path):
-    train("reward", tmp_path, steps=1, max_tokens=27)
-    with pytest.raises(
-        DatasetError,
-        match=r"rows have more tokens than max_tokens=27 with sharing='none' and padding=False, the first of them row",
-    ):
-        train("reward", tmp_path, steps=1, max_tokens=27, sharing="none")
-
-
-def test_a_row_that_can_no_longer_be_read_when_it_is_evaluated_is_named_and_the_others_counted(tmp_path, capsys):
-    rows, broken = dataset(120), []
-
-    class Reader:
-        def measure(self, row):
-            return rows[row].lengths
-
-        def __call__(self, row):
-            if row in broken:
-                raise ValueError(f"picture {row} is gone")
-            return rows[row]
-
-    config = RewardConfig(output_dir=str(tmp_path), report_to=[], disable_tqdm=True, max_steps=1)
-    model = RewardModel.from_backbone(llava().float())
-    trainer = RewardTrainer(model, config, train_dataset=list(range(12)), processing_class=Reader())
-    whole = trainer.predict(list(range(120))).predictions
-    broken.append(5)
-    left = trainer.predict(list(range(120))).predictions
-    first, lost = sum(len(row.pairs) for row in rows[:5]), len(rows[5].pairs)
-    torch.testing.assert_close(
-        torch.tensor(left), torch.tensor([*whole[:first].tolist(), *whole[first + lost :].tolist()]), rtol=0, atol=1e-4
-    )
-    said = capsys.readouterr().out
-    assert "1 could not be read" in said and "row 5: picture 5 is gone" in said
-    broken.append(6)
-    with pytest.raises(DatasetError, match="2 of the 120 rows read so far cannot be read"):
-        trainer.evaluate(list(range(120)))
-
-
-def test_missing_margins_of_one_of_several_evaluation_sets_are_named(tmp_path):
-    bare = vlmpack.Sample(torch.tensor([1]), (torch.tensor([2]), torch.tensor([3])), ((0, 1),))
-    config = RewardConfig(output_dir=str(tmp_path), report_to=[], use_margin=True)
-    model = RewardModel.from_backbone(llava().float())
-    with pytest.raises(DatasetError, match="1 bare rows have neither scores nor a margin"):
-        RewardTrainer(model, config, train_dataset=dataset(3), eval_dataset={"good": dataset(3), "bare": [bare]})
-
-
-def test_ranks_that_read_different_rows_are_refused(monkeypatch):
-    from vlmpack.costs.survey import survey
-    from vlmpack.training import loading
-
-    rows = survey(dataset(3), None, name="training", quiet=True)
-    loading._demand_agreement(rows)
-    monkeypatch.setattr(loading, "gather_object", lambda own: [*own, "another rank's"])
-    with pytest.raises(DatasetError, match="ranks see different rows"):
-        loading._demand_agreement(rows)
-
-
 def test_the_saving_is_said_once_at_the_start(tmp_path, capsys):
     train("reward", tmp_path, steps=1)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("vlmpack: packing")]
@@ -330,77 +219,6 @@ def test_a_frozen_vision_tower_keeps_no_activations():
         kept[frozen] = sum(saved)
         assert features[0].requires_grad is not frozen
     assert kept[True] < kept[False]
-
-
-@pytest.mark.parametrize(
-    ("config", "settings", "message"),
-    [
-        (RewardConfig, {"max_tokens": 0}, "max_tokens=0 holds nothing"),
-        (RewardConfig, {"max_length": 1}, "max_length=1 leaves no room"),
-        (RewardConfig, {"attention": "flash"}, "attention='flash' is not one of auto, dense, paths"),
-        (RewardConfig, {"max_bad_rows": 2.0}, "give 0 to 1"),
-        (RewardConfig, {"auto_find_batch_size": True}, "lower max_tokens instead"),
-        (RewardConfig, {"neftune_noise_alpha": 5.0}, "neftune_noise_alpha=5.0: its noise depends on the length"),
-        (RewardConfig, {"label_smoothing_factor": 0.1}, "DPOConfig has label_smoothing"),
-        (RewardConfig, {"bf16_full_eval": True}, "use bf16"),
-        (RewardConfig, {"dataloader_in_order": False}, "would lose rows"),
-        (RewardConfig, {"train_sampling_strategy": "batch_rebalance"}, "ranks are always kept level"),
-        (RewardConfig, {"sharing": "some"}, "sharing='some' is not one of all, prompt, none, pair"),
-        (RewardConfig, {"packing": False, "padding": True}, "packing=False computes without packs"),
-        (RewardConfig, {"loss_type": "plackett_luce", "sharing": "pair"}, "which plackett_luce needs whole"),
-        (RewardConfig, {"remove_unused_columns": True}, "remove_unused_columns=True would take away"),
-        (DPOConfig, {"loss_type": "dpo"}, "loss_type=.dpo. is not one of sigmoid, "),
-        (DPOConfig, {"label_smoothing": 0.7}, "label_smoothing=0.7"),
-        (DPOConfig, {"beta": 0.0}, "beta=0.0 must be positive"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(config, settings, message, tmp_path):
-    with pytest.raises(ConfigError, match=message):
-        config(output_dir=str(tmp_path), **settings)
-
-
-def test_a_model_that_is_its_own_reference_is_refused(tmp_path):
-    model = llama().float()
-    with pytest.raises(ConfigError, match="ref_model is the model itself"):
-        DPOTrainer(
-            model,
-            DPOConfig(output_dir=str(tmp_path), report_to=[]),
-            ref_model=model,
-            train_dataset=dataset(2, images=False),
-        )
-
-
-def test_models_and_processors_of_the_wrong_kind_are_told_what_to_be(tmp_path):
-    with pytest.raises(
-        ConfigError, match=r"the model is a LlamaForCausalLM; give it a head with RewardModel\.from_backbone"
-    ):
-        RewardTrainer(llama(), RewardConfig(output_dir=str(tmp_path), report_to=[]))
-    with pytest.raises(ConfigError, match="RewardModel has no language-model head"):
-        DPOTrainer(RewardModel.from_backbone(llama()), DPOConfig(output_dir=str(tmp_path), report_to=[]))
-    with pytest.raises(
-        ConfigError, match=r"processing_class is a TokenizersBackend, .*PreferenceProcessor\(processor\)"
-    ):
-        config = DPOConfig(output_dir=str(tmp_path), report_to=[])
-        DPOTrainer(llama().float(), config, train_dataset=[], processing_class=scenes.tokenizer())
-
-
-def test_trainable_float16_weights_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"trainable weights are float16 .*load the model with dtype=torch\.float32"):
-        DPOTrainer(llama().half(), DPOConfig(output_dir=str(tmp_path), report_to=[]))
-
-
-def test_an_adapter_with_a_frozen_head_is_refused(tmp_path):
-    peft = pytest.importorskip("peft", reason="adapters need peft; install vlmpack[peft]")
-    model = peft.get_peft_model(RewardModel.from_backbone(llava().float()), lora())
-    with pytest.raises(ConfigError, match=r"the head \(score\) is frozen"):
-        RewardTrainer(model, RewardConfig(output_dir=str(tmp_path), report_to=[]))
-
-
-def test_policy_and_reference_agree_before_training_in_mixed_precision_too(tmp_path):
-    config = DPOConfig(output_dir=str(tmp_path), report_to=[], disable_tqdm=True, bf16=True, use_cpu=True)
-    scores = DPOTrainer(llava().float(), config, train_dataset=dataset()).evaluate(dataset(3))
-    assert scores["eval_loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert scores["eval_rewards/margins"] == 0
 
 
 def test_a_checkpoint_that_lacks_a_weight_is_refused(tmp_path):

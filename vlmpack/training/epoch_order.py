@@ -8,7 +8,7 @@ from vlmpack.ordering import Order
 
 
 class EpochOrder(TrainerCallback):
-    """Tells the order which epoch begins. The samplers that accelerate wraps around it for several ranks do not."""
+    """Tells the order which epoch begins: `Trainer` tells a DataLoader with batches of its own nothing."""
 
     def __init__(self, order: Order) -> None:
         self.order = order

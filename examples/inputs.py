@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 import scenes
 from vlmpack.ordering import STRATEGIES
+from vlmpack.plan import BACKENDS
 from vlmpack.processors import PreferenceProcessor, PreferenceProcessorConfig, load_rows
 from vlmpack.sharing import SHARINGS
 
@@ -43,7 +44,7 @@ def flags(description: str, output_dir: str, learning_rate: float, epochs: float
     add("--output-dir", default=output_dir, help="where checkpoints and the model are written")
     add("--max-tokens", type=int, default=8192, help="tokens in one pack, as many as fit into memory")
     add("--max-length", type=int, help="tokens of prompt + response; longer responses are cut at the end")
-    add("--attention", default="auto", choices=["auto", "dense", "paths"], help="attention backend")
+    add("--attention", default="auto", choices=BACKENDS, help="attention backend")
     add("--verify", action="store_true", help="first prove packing exact on a small model of the same architecture")
     add("--epochs", type=float, default=epochs, help="passes over the data")
     add("--max-steps", type=int, default=-1, help="stop after so many optimizer steps")
@@ -62,6 +63,7 @@ def flags(description: str, output_dir: str, learning_rate: float, epochs: float
     add("--padding", action="store_true", help="fill trees up to the longest, as a padded batch does; to compare")
     add("--freeze", nargs="*", default=[], choices=PARTS, help="parts of the model that are not trained")
     add("--vision-lr", type=float, help="learning rate of the vision tower, if it is to have its own")
+    add("--cache-vision-features", type=float, metavar="GIB", help="host memory for what a frozen vision tower makes")
     add("--lora-rank", type=int, help="train an adapter of this rank instead of the model")
     add("--save-steps", type=float, help="save a checkpoint every so many steps; a share of all steps below 1")
     add("--resume", action="store_true", help="go on from the last whole checkpoint in --output-dir")
@@ -101,6 +103,7 @@ def training_arguments(args: argparse.Namespace, from_scratch: float) -> dict[st
         "sharing": args.sharing,
         "padding": args.padding,
         "vision_lr": args.vision_lr,
+        "cache_vision_features": args.cache_vision_features,
         "save_strategy": "steps" if args.save_steps else "no",
         "save_steps": args.save_steps or 500,
         "save_total_limit": 2,

@@ -8,7 +8,9 @@ from test_layout import forests, paths
 from test_plan import WAYS, WINDOWS, pictured, planned, seen_alone
 
 from vlmpack import AttentionError, Forest, layout, masks, plan
-from vlmpack.attention import attend, weigh
+from vlmpack.attention import attend
+from vlmpack.kernels import paths as by_paths
+from vlmpack.kernels.weighing import Settings, weigh
 
 
 def naive(query, key, value, forest, window, scale):
@@ -35,7 +37,7 @@ def test_outputs_and_gradients_equal_attention_path_by_path(backend, forest, win
         torch.randn(1, n, forest.tokens, 8, generator=generator, dtype=torch.float64, requires_grad=True)
         for n in (4, key_heads, key_heads)
     )
-    packed = attend(query, key, value, made, scale=0.3, window=window)
+    packed = attend(query, key, value, made, window, Settings(scale=0.3))
     alone = naive(query, key, value, forest, window, 0.3)
     torch.testing.assert_close(packed, alone, rtol=1e-12, atol=1e-12)
     weights = torch.randn(packed.shape, generator=generator, dtype=torch.float64)
@@ -72,7 +74,8 @@ def test_a_path_attends_in_a_pack_as_it_does_alone(both_ways, softcap, with_sink
     learnt = [query, key, value, *([sinks] if with_sinks else [])]
     settings = {"scale": 0.9, "softcap": softcap, "sinks": sinks}
     found = [
-        attend(query, key, value, each, window=window, **settings) for each in (dense, planned(made, "paths", cuts)[1])
+        attend(query, key, value, each, window, Settings(**settings))
+        for each in (dense, planned(made, "paths", cuts)[1])
     ]
     expected = 0
     for sample, path in responses:
@@ -94,7 +97,7 @@ def test_an_added_mask_a_table_and_plain_causal_attention_are_one_where_they_say
     table = torch.ones(5, 5, dtype=torch.bool).tril()
     added = torch.zeros(5, 5, dtype=torch.float64).masked_fill(~table, -torch.inf)
     for asked in ({}, {"softcap": 0.7}, {"sinks": torch.zeros(2, dtype=torch.float64)}):
-        plain, *others = (weigh(query, key, value, mask, **asked) for mask in (None, table, added))
+        plain, *others = (weigh(query, key, value, mask, Settings(**asked)) for mask in (None, table, added))
         for other in others:
             torch.testing.assert_close(other, plain, rtol=1e-12, atol=1e-14)
 
@@ -104,7 +107,7 @@ def test_dropout_drops_weights_of_a_capped_model_too():
     value = torch.ones(1, 1, 400, 1)
     torch.manual_seed(0)
     mask = torch.ones(400, 400, dtype=torch.bool)
-    share = weigh(query, key, value, mask, dropout=0.25, softcap=5.0)
+    share = weigh(query, key, value, mask, Settings(dropout=0.25, softcap=5.0))
     assert share.mean().item() == pytest.approx(1.0, abs=0.01)  # what is left weighs more
     assert share.std().item() == pytest.approx((0.25 / 0.75 / 400) ** 0.5, rel=0.1)
 
@@ -122,35 +125,13 @@ def test_runs_cover_every_token_once_and_follow_its_path(forest):
     assert seen == list(range(forest.tokens))
 
 
-@given(forests())
-def test_folded_rows_hold_every_leaf_once_with_its_whole_path(forest):
-    rows, walked = plan.fold(forest), paths(forest)
-    leaves = set(range(len(forest.parents))) - set(forest.parents)
-    for leaf in leaves:
-        end = forest.starts[leaf] + forest.lengths[leaf] - 1
-        (row,) = [row for row in rows if end in row]
-        assert set(walked[end]) <= set(row)
-    for row in rows:
-        assert list(row) == sorted(set(row))
-        needed = {token for end in row for token in walked[end]}
-        assert needed == set(row)
-    assert {token for row in rows for token in row} == set(range(forest.tokens))
-
-
-def test_a_short_shared_beginning_is_repeated_rather_than_making_one_long_row():
-    rows = plan.fold(Forest((-1, *[0] * 8), (3, *[400] * 8)))
-    assert [len(row) for row in rows] == [403] * 8
-    rows = plan.fold(Forest((-1, *[0] * 8), (400, *[3] * 8)))
-    assert [len(row) for row in rows] == [424]
-
-
 def test_a_run_after_a_short_context_is_plain_causal_attention():
     forest = Forest((-1, 0, 0), (3, 40, 40))
     made = plan.make(forest, masks.reach(forest), layout.position(forest), "paths")
-    second = made.runs[1]
-    assert (made.queries(second, None), made.run_mask(second, None)) == ((0, 2), None)
-    assert made.queries(second, 5) == (2,)
-    assert made.run_mask(second, 5).shape == (40, 43)
+    second = by_paths.calls(made, None, torch.float32)[1]
+    assert (second.queries, second.mask) == ((0, 2), None)
+    assert by_paths.calls(made, 5, torch.float32)[1].queries == (2,)
+    assert by_paths.calls(made, 5, torch.float32)[1].mask.shape == (40, 43)
 
 
 def test_an_unknown_backend_is_refused_with_those_that_exist():
@@ -158,7 +139,25 @@ def test_an_unknown_backend_is_refused_with_those_that_exist():
         plan.make(Forest((-1,), (2,)), torch.tensor([2, 2]), torch.tensor([0, 1]), "flash")
 
 
-def test_auto_takes_one_call_for_a_short_pack_and_paths_for_a_long_one():
-    short, long = Forest((-1, 0, 0), (10, 3, 3)), Forest((-1, 0, 0, 0, 0), (600, 4000, 4000, 4000, 4000))
-    chosen = [plan.make(f, masks.reach(f), layout.position(f), "auto").backend for f in (short, long)]
-    assert chosen == ["dense", "paths"]
+@pytest.mark.parametrize("backend", ["dense", "paths"])
+def test_layers_keep_one_mask_for_the_backward_not_one_each(backend):
+    """What a further layer keeps grows with its tokens only: no more for a prompt that is ten times as long."""
+    kept = []
+    for prompt in (100, 1000):
+        forest = Forest((-1, 0, 0), (prompt, 50, 50))
+        made = plan.make(forest, masks.reach(forest), layout.position(forest), backend)
+        heads = torch.zeros(1, 1, forest.tokens, 8, requires_grad=True)
+        sizes = []
+        for _ in range(2):
+            storages = {}
+
+            def keep(tensor, storages=storages):
+                storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                output = attend(heads, heads, heads, made, None, Settings())
+            sizes.append((storages, output))
+        (first, _), (second, _) = sizes
+        kept.append(sum(size for place, size in second.items() if place not in first) / forest.tokens)
+    assert kept[1] <= 1.5 * kept[0]

@@ -11,6 +11,8 @@ from tiny import IMAGE, pairs_among, picture
 
 import vlmpack
 from vlmpack import Forest, Sample, plan
+from vlmpack.kernels import dense
+from vlmpack.kernels import paths as by_paths
 
 WAYS = [None, "image", "prompt"]
 FIVE, PICTURES = st.just(5), st.integers(0, 3)
@@ -90,7 +92,7 @@ def planned(made: list[Sample], backend: str, window_cuts_blocks: bool = False):
 
 def check_dense(made: list[Sample], window: int | None, cuts: bool) -> None:
     _, known, responses = planned(made, "dense", cuts)
-    masks, rows = known.dense_mask(window)[:, 0].tolist(), known.rows.tolist()
+    masks, rows = dense.mask(known, window)[:, 0].tolist(), dense.rows(known)[0].tolist()
     for sample, path in responses:
         expected = [[path[key] for key in seen] for seen in seen_alone(sample, len(path), window, cuts)]
         holding = [(row, mask) for row, mask in zip(rows, masks, strict=True) if path[-1] in row]
@@ -103,12 +105,12 @@ def check_runs(made: list[Sample], window: int | None, cuts: bool) -> None:
     _, known, responses = planned(made, "paths", cuts)
     spans = [range(start, start + n) for start, n in zip(known.forest.starts, known.forest.lengths, strict=True)]
     alone = [seen_alone(sample, len(path), window, cuts) for sample, path in responses]
-    for run in known.runs:
-        keys = [token for segment in (*run.context, *run.own) for token in spans[segment]]
-        queries = [token for segment in known.queries(run, window) for token in spans[segment]]
-        mask = known.run_mask(run, window)
-        mask = torch.ones(len(keys), len(keys)).tril().tolist() if mask is None else mask.tolist()
-        own = {token for segment in run.own for token in spans[segment]}
+    for run, call in zip(known.runs, by_paths.calls(known, window, torch.float32), strict=True):
+        keys = [token for segment in call.keys for token in spans[segment]]
+        queries = [token for segment in call.queries for token in spans[segment]]
+        mask = torch.ones(len(keys), len(keys)).tril() if call.mask is None else call.mask == 0
+        own, mask = {token for segment in run.own for token in spans[segment]}, mask.tolist()
+        assert queries[-call.own :] == sorted(own)
         for (_, path), expected in zip(responses, alone, strict=True):
             for query in own.intersection(path):  # what is computed for the context is dropped
                 seen = list(compress(keys, mask[queries.index(query)]))
@@ -137,17 +139,16 @@ def test_a_run_with_a_stretch_seen_both_ways_is_not_plain_and_one_after_it_may_b
     token, blocks = torch.arange(83), torch.tensor([0, 0, 0, *[-1] * 80])
     reach, position = torch.tensor([83] * 3 + [43] * 40 + [83] * 40), torch.cat([token[:43], token[3:43]])
     known = plan.make(forest, reach, position, "paths", blocks)
-    first, second = known.runs
-    assert [known.is_plain(run, None) for run in (first, second)] == [False, True]
-    assert known.run_mask(first, None)[0].nonzero()[:, 0].tolist() == [0, 1, 2]
-    assert known.run_mask(first, None)[3].nonzero()[:, 0].tolist() == [0, 1, 2, 3]
-    assert known.run_mask(second, None) is None
-    assert known.run_mask(second, 43) is None  # the whole path lies within the window
-    assert known.run_mask(second, 42).shape == (40, 43)
+    first, second = by_paths.calls(known, None, torch.float32)
+    assert (first.mask[0] == 0).nonzero()[:, 0].tolist() == [0, 1, 2]
+    assert (first.mask[3] == 0).nonzero()[:, 0].tolist() == [0, 1, 2, 3]
+    assert (second.queries, second.mask) == ((0, 2), None)
+    assert by_paths.calls(known, 43, torch.float32)[1].mask is None  # the whole path lies within the window
+    assert by_paths.calls(known, 42, torch.float32)[1].mask.shape == (40, 43)
 
 
 def test_layers_with_and_without_a_window_have_masks_of_their_own():
     (pack,) = vlmpack.pack([Sample(torch.tensor([1, 2, 3]), (torch.tensor([4]),))])
     for backend in ("dense", "paths"):
         known = plan.make(pack.forest, pack.reach[0], pack.position_ids[0], backend)
-        assert [known.dense_mask(window).sum().item() for window in (None, 2, None, 1)] == [10, 7, 10, 4]
+        assert [dense.mask(known, window).sum().item() for window in (None, 2, None, 1)] == [10, 7, 10, 4]

@@ -22,6 +22,8 @@ PRIVATE = {
     # accelerate
     "_models": "whether a model was prepared already; the trainer itself asks so",
     # torch
+    "_flash_attention_backward": "FlashAttention's gradients given the merged output and log-sum-exp, which autograd lacks",
+    "_flash_attn_varlen_backward": "likewise, of the flash-attn package",
     "_orig_mod": "the module inside a compiled one; torch.compile has no public way back",
 }
 

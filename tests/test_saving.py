@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import vlmpack
 from vlmpack import Lengths, RewardModel, unpacked
 from vlmpack.costs.saving import Cost, cost_of, packed_flops, saving, shared_flops, unpacked_flops
+from vlmpack.folding import fold
 from vlmpack.lengths import LengthTable
-from vlmpack.plan import fold
 
 MADE = [
     sample([1, 2], [[3, 1], [2, 4, 0], [1]], [(0, 1)], images=1),

@@ -23,6 +23,9 @@ class Tower(nn.Module):
         super().__init__()
         self.features = features
 
+    def get_encoder(self, _):
+        return None
+
     def get_image_features(self, **_):
         return SimpleNamespace(**self.features)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlmpack import families
+from vlmpack.liger import check_liger, liger_logps
 from vlmpack.logit_map import LogitMap
 from vlmpack.model import run, unwrapped
 from vlmpack.pack import Pack, lay_out
@@ -31,7 +32,8 @@ def target_logps(model: nn.Module, pack: Pack) -> Float[Tensor, " N"]:
 
     The model's forward is called as ever; while it runs, its head reads only the positions that predict a target and
     returns one number each. It does so inside its own call, so whatever gathers sharded weights around that works. A
-    model whose logits are changed after the head in a way that is not known gives all its logits instead.
+    model whose logits are changed after the head in a way that is not known gives all its logits instead, and so does
+    one that is compiled.
 
     Args:
         model: enabled; may be wrapped.
@@ -44,16 +46,30 @@ def target_logps(model: nn.Module, pack: Pack) -> Float[Tensor, " N"]:
     # A token that several tokens continue stands here once each: a few rows more for the head, and no [N, V] gather.
     positions, tokens = pack.previous[0, pack.targets], pack.input_ids[0, pack.targets]
     logit_map = logit_map_of(base)
-    if logit_map is None:
+    if logit_map is None or hasattr(model, "_orig_mod"):  # a compiled model would compile anew for another head
         return _of_own_logits(model, pack, positions, tokens)
 
     def read(hidden: Tensor) -> Tensor:
         chosen = _chosen(hidden, positions, pack.tokens)
-        return _read(base.get_output_embeddings(), ordinary, chosen, tokens, logit_map)
+        project = liger_logps if getattr(base, "vlmpack_liger", False) else token_logps
+        return _read(base.get_output_embeddings(), ordinary, chosen, tokens, logit_map, project)
 
     with _head_gives(base, lambda hidden: (read(hidden) / logit_map.scale)[None, :, None]) as ordinary:
         outputs = run(model, pack, logits_to_keep=positions)
     return outputs.logits[0, :, 0]  # its scale undid the division
+
+
+def use_liger(model: nn.Module) -> None:
+    """Let a model's head run on Liger's kernels, which need a GPU.
+
+    Args:
+        model: may be wrapped.
+
+    Raises:
+        LigerError: liger-kernel is not installed.
+    """
+    check_liger()
+    unwrapped(model).vlmpack_liger = True
 
 
 def logit_map_of(base: nn.Module) -> LogitMap | None:
@@ -135,10 +151,12 @@ def _chosen(hidden: Float[Tensor, "1 M H"], positions: Int[Tensor, " N"], tokens
     return hidden[0, positions] if hidden.shape[1] == tokens != len(positions) else hidden[0]
 
 
-def _read(head: nn.Module, forward: Callable, hidden: Tensor, tokens: Tensor, logit_map: LogitMap) -> Tensor:
+def _read(
+    head: nn.Module, forward: Callable, hidden: Tensor, tokens: Tensor, logit_map: LogitMap, project: Callable
+) -> Tensor:
     """Log-probabilities of tokens by a head's own forward; where that is a plain product, with none of its tables."""
     if type(head).forward is nn.Linear.forward and getattr(forward, "__func__", None) is nn.Linear.forward:
-        return token_logps(hidden, head.weight, head.bias, tokens, logit_map)
+        return project(hidden, head.weight, head.bias, tokens, logit_map)
 
     def some(hidden: Tensor, tokens: Tensor) -> Tensor:
         return _logps(logit_map(forward(hidden)), tokens)

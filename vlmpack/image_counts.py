@@ -24,13 +24,22 @@ def joined(images: Sequence[ImageInputs], placements: Sequence[int]) -> tuple[di
     Returns:
         tensors by name, and the placements after images have been put into the order in which they are told.
     """
-    if not any(COUNTS in image.tensors for image in images):
-        return join(images), tuple(placements)
-    order = sorted(range(len(images)), key=lambda number: bool(images[number].tensors[COUNTS] > 1))
-    ordered = [images[number] for number in order]
-    cut = sum(bool(image.tensors[COUNTS] == 1) for image in images)
-    if len(images) - cut == 1:
-        ordered.append(ordered[-1])  # a group of one would be cut; nobody reads the second one's features
-    tensors = join(ordered)
-    tensors[COUNTS] = torch.tensor([1] * cut + ([len(ordered) - cut] if len(ordered) > cut else []))
+    order = running(images)
+    tensors = join([images[number] for number in order])
+    if COUNTS in tensors:
+        cut = sum(bool(image.tensors[COUNTS] == 1) for image in images)
+        tensors[COUNTS] = torch.tensor([1] * cut + ([len(order) - cut] if len(order) > cut else []))
     return tensors, tuple(order.index(number) for number in placements)
+
+
+def running(images: Sequence[ImageInputs]) -> list[int]:
+    """The numbers of a pack's images in the order in which they run; a spare one may run twice.
+
+    Args:
+        images: as for `joined`.
+    """
+    if not any(COUNTS in image.tensors for image in images):
+        return list(range(len(images)))
+    order = sorted(range(len(images)), key=lambda number: bool(images[number].tensors[COUNTS] > 1))
+    alone = sum(bool(image.tensors[COUNTS] > 1) for image in images) == 1
+    return [*order, order[-1]] if alone else order  # a group of one would be cut; nobody reads the second's features

@@ -1,6 +1,10 @@
-"""Who may attend to whom: said once, rendered for each attention backend."""
+"""Who may attend to whom: said once, rendered for each attention backend.
+
+Masks are functions of indices that torch may compile, so nothing checks types inside them.
+"""
 
 from collections.abc import Callable
+from typing import no_type_check
 
 import torch
 from jaxtyping import Bool, Int
@@ -32,6 +36,7 @@ def path_causal(reach: Int[Tensor, " T"]) -> Callable:
         A `mask_mod(b, h, q, k)` for `torch.nn.attention.flex_attention.create_block_mask`.
     """
 
+    @no_type_check
     def path_causal_mask(b, h, q, k):
         return (k <= q) & (q < reach[k])
 
@@ -50,6 +55,7 @@ def within(window: int, position: Int[Tensor, " T"]) -> Callable:
     Positions, not indices: a response's neighbour in the pack may be a sibling a whole prompt away.
     """
 
+    @no_type_check
     def within_mask(b, h, q, k):
         return position[q] - position[k] < window
 
@@ -63,6 +69,7 @@ def both_ways(blocks: Int[Tensor, " T"]) -> Callable:
         blocks: [T] the number of each token's stretch; -1 for tokens that are in none.
     """
 
+    @no_type_check
     def both_ways_mask(b, h, q, k):
         return (blocks[q] == blocks[k]) & (blocks[q] >= 0)
 
@@ -89,6 +96,7 @@ def seen(
     near = within(window, position) if window is not None else None
     beside = both_ways(blocks) if blocks is not None else None
 
+    @no_type_check
     def seen_mask(b, h, q, k):
         mask = causal(b, h, q, k)
         if beside is not None and window_cuts_blocks:

@@ -9,8 +9,10 @@ from transformers import AttentionInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from vlmpack import attention as backends
 from vlmpack import families, support
+from vlmpack.attention import attend
+from vlmpack.choosing import settled
+from vlmpack.kernels.weighing import Settings, weigh
 from vlmpack.pack import Pack, lay_out
 from vlmpack.plan import BACKENDS, AttentionError, Plan, make
 from vlmpack.positions import position_ids
@@ -30,16 +32,17 @@ def enable(model: nn.Module, attention: str = "auto", unproven: bool = False) ->
 
     Args:
         model: a transformers model, a PEFT model or a `RewardModel`; changed in place.
-        attention: "dense" (one call a layer, the trees as rows of a batch, each under its own mask), "paths" (one
-            call a root-to-leaf run, no table over a whole tree), or "auto" (for each pack the one predicted to be
-            faster).
+        attention: "varlen" (FlashAttention, on a CUDA device in half precision), "flex" (FlexAttention), "paths" (one
+            call a root-to-leaf run, no table over a whole tree), "dense" (one call a layer, the trees as rows of a
+            batch, each under its own mask), or "auto" (for each pack the one predicted to be the fastest that can run;
+            the logger "vlmpack" says which, and why).
         unproven: accept a family that nobody has proven exact; `vlmpack.verify` proves a model.
 
     Returns:
         The model.
 
     Raises:
-        AttentionError: no such backend, or a layer does not attend through it.
+        AttentionError: no such backend, it cannot run this model, or a layer does not attend through it.
         UnsupportedModelError: the model cannot be packed exactly; says why.
     """
     if attention not in BACKENDS:
@@ -141,7 +144,7 @@ def _try_out(base: nn.Module, decoder: nn.Module) -> None:
 def _plan(base: nn.Module, pack: Pack) -> Plan:
     family, attention = families.family_of(base.config), base.get_decoder().vlmpack_attention
     blocks = None if families.both_ways_in(base.config) is None else pack.blocks[0]
-    return make(
+    plan = make(
         pack.forest,
         pack.reach[0],
         pack.position_ids[0],
@@ -150,6 +153,7 @@ def _plan(base: nn.Module, pack: Pack) -> Plan:
         block_layers=family.layers,
         window_cuts_blocks=family.window_cuts_blocks,
     )
+    return settled(plan)
 
 
 def _text_inputs(pack: Pack) -> dict[str, Any]:
@@ -194,20 +198,22 @@ def _attention(
     **others: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: through the plan if there is one, else as transformers would."""
-    settings = {"softcap": softcap, "sinks": s_aux, "scale": scaling, "dropout": dropout}
+    settings = Settings(scaling, dropout, softcap, s_aux)
     if plan is None:
         _refuse_lost_plan(module, attention_mask)
         if softcap is None and s_aux is None:
             sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
             return sdpa(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others)
-        key, value = (backends.repeat_heads(x, query.shape[1]) for x in (key, value))
-        output = backends.weigh(query, key, value, attention_mask, **settings)
+        output = weigh(query, key, value, attention_mask, settings)
     else:
         _refuse_own_mask(module, attention_mask)
         _refuse_extras(module, plan, others)
         plan.layers.add(module.layer_idx)
         window, plan = _window(module, sliding_window), plan.of_layer(_kind(module))
-        output = backends.attend(query, key, value, plan, window=window, **settings)
+        try:
+            output = attend(query, key, value, plan, window, settings)
+        except AttentionError as error:
+            raise AttentionError(f"{type(module).__name__} of layer {module.layer_idx}: {error}") from error
     return output.transpose(1, 2).contiguous(), None
 
 

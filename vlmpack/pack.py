@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vlmpack import layout, masks
 from vlmpack.forest import Forest
-from vlmpack.image_counts import joined
+from vlmpack.image_counts import joined, running
 from vlmpack.prefix import Merged, merge
 from vlmpack.sample import Sample, SampleError
 
@@ -34,6 +34,8 @@ class Pack:
         targets: [N] indices of the tokens that are predicted, each once: all tokens after a prompt.
         terms: [M, 2] what each response's log-probability sums: (row of `targets`, response).
         images: the model's arguments for the images that run through the tower, once each.
+        contents: a digest of each of them, in the order in which they run; equal for equal images only.
+        pixel_shapes: the shape of each one's own `pixel_values`, not filled up to others; empty if it has none.
         placements: [I] for each place of an image, in token order, the number of the image that stands there.
         image_of: [1, T] for each token, the place of an image whose features it receives; -1 for text.
         blocks: [1, T] for tokens that see their neighbours both ways, the number of their stretch; -1 for others.
@@ -58,6 +60,8 @@ class Pack:
     blocks: Int[Tensor, "1 T"]
     both_ways: str | None = None
     padding: int = 0
+    contents: tuple[bytes, ...] = ()
+    pixel_shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def responses(self) -> int:
@@ -107,6 +111,7 @@ def lay_out(samples: Sequence[Sample], rows: Sequence[int], merged: Merged | Non
     prompts = [len(sample.prompt_ids) for sample in samples for _ in sample.response_ids]
     targets, terms = layout.targets(forest, leaves, prompts)
     images, placements = joined(merged.images, merged.placements)
+    run = [merged.images[number] for number in running(merged.images)]
     return Pack(
         forest=forest,
         input_ids=torch.from_numpy(merged.input_ids)[None],
@@ -125,6 +130,8 @@ def lay_out(samples: Sequence[Sample], rows: Sequence[int], merged: Merged | Non
         blocks=torch.from_numpy(merged.blocks)[None],
         both_ways=_both_ways(samples),
         padding=merged.padding,
+        contents=tuple(image.content for image in run),
+        pixel_shapes=tuple(tuple(getattr(image.tensors.get("pixel_values"), "shape", ())) for image in run),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlmpack.frozen_tower import remembered
 from vlmpack.image_counts import COUNTS
 from vlmpack.pack import Pack
 
@@ -17,12 +18,20 @@ def placed(model: nn.Module, pack: Pack) -> Iterator[None]:
     """While inside, the model's image features are put in place as a pack needs them.
 
     An image whose tokens cannot be shared, for they stand after different texts, still runs through the tower once:
-    what the tower returned is handed on several times, and its gradients are summed by autograd.
+    what the tower returned is handed on several times, and its gradients are summed by autograd. A tower that keeps
+    what it makes of images runs on those only that it does not know.
 
     Args:
         model: a transformers model whose `get_image_features` returns the features of all images one after the other.
         pack: what the model is called with.
     """
+    with remembered(model, pack), _handed_on(model, pack):
+        yield
+
+
+@contextmanager
+def _handed_on(model: nn.Module, pack: Pack) -> Iterator[None]:
+    """While inside, features stand wherever their image does."""
     if list(pack.placements) == sorted(set(pack.placements)) and COUNTS not in pack.images:
         yield  # every image in one place, in order
         return

@@ -24,7 +24,7 @@ class PreferenceConfig(TrainingArguments):
         max_tokens: tokens of one pack. A memory knob: it changes speed, not the training.
         max_length: tokens of prompt + one response. Longer responses are cut at the end; a row whose prompt
             leaves no room is dropped and counted. None: nothing is cut.
-        attention: "auto", "dense" or "paths"; see `vlmpack.enable`.
+        attention: "auto", "dense", "paths", "flex" or "varlen"; see `vlmpack.enable`.
         verify: before training, hold packed against unpacked on a small model of the same architecture, and refuse
             what is not exact; see `vlmpack.verify`. It also admits families that nobody has proven yet.
         packing: compute packed. False runs every response on its own (slow; the same training).
@@ -44,13 +44,15 @@ class PreferenceConfig(TrainingArguments):
         freeze_vision_tower, freeze_multi_modal_projector, freeze_language_model: take that part out of training, in
             any family; see `vlmpack.training.freezing.parts_of` for what belongs to each.
         vision_lr: learning rate of the vision tower alone; None: `learning_rate`, as everything.
+        cache_vision_features: GiB of host memory, on each rank, for what a frozen vision tower makes of images, which
+            is the same in every epoch and is not computed again; when they are full, the first images stay. None: off.
     """
 
     max_tokens: int = field(default=8192, metadata={"help": "Tokens in one pack: as many as fit into memory."})
     max_length: int | None = field(
         default=None, metadata={"help": "Tokens of prompt + response; response tails are cut, prompts never."}
     )
-    attention: str = field(default="auto", metadata={"help": "auto, dense or paths."})
+    attention: str = field(default="auto", metadata={"help": "auto, dense, paths, flex or varlen."})
     verify: bool = field(default=False, metadata={"help": "Prove packing exact on a small model first."})
     packing: bool = field(default=True, metadata={"help": "Encode each prompt once; False: once per response."})
     sharing: str = field(default="all", metadata={"help": "What stands once: all, prompt; or none, pair."})
@@ -64,6 +66,9 @@ class PreferenceConfig(TrainingArguments):
     freeze_multi_modal_projector: bool = field(default=False, metadata={"help": "Do not train tower-to-text layers."})
     freeze_language_model: bool = field(default=False, metadata={"help": "Do not train the decoder and its head."})
     vision_lr: float | None = field(default=None, metadata={"help": "The vision tower's own learning rate."})
+    cache_vision_features: float | None = field(
+        default=None, metadata={"help": "GiB of host memory for what a frozen vision tower makes of images."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Stays False: the processor reads rows."})
 
     def __post_init__(self) -> None:
@@ -82,11 +87,7 @@ class PreferenceConfig(TrainingArguments):
         self._check_sharing()
         if not 0 <= self.max_bad_rows <= 1:
             raise ConfigError(f"max_bad_rows={self.max_bad_rows} is a share of the rows; give 0 to 1")
-        if self.vision_lr is not None and (self.vision_lr <= 0 or self.freeze_vision_tower):
-            raise ConfigError(
-                f"vision_lr={self.vision_lr} with freeze_vision_tower={self.freeze_vision_tower}; to train no vision "
-                f"tower, give the latter alone; to train it, a rate above 0"
-            )
+        self._check_vision_tower()
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns=True would take away the columns that the processor reads")
         recomputed = self.gradient_checkpointing or getattr(self, "activation_checkpointing", None)
@@ -124,6 +125,18 @@ class PreferenceConfig(TrainingArguments):
             raise ConfigError(
                 "group_by_image=True moves rows, and train_sampling_strategy='sequential' keeps their order; leave one "
                 "of them out"
+            )
+
+    def _check_vision_tower(self) -> None:
+        if self.vision_lr is not None and (self.vision_lr <= 0 or self.freeze_vision_tower):
+            raise ConfigError(
+                f"vision_lr={self.vision_lr} with freeze_vision_tower={self.freeze_vision_tower}; to train no vision "
+                f"tower, give the latter alone; to train it, a rate above 0"
+            )
+        if self.cache_vision_features and (self.cache_vision_features < 0 or not self.packing):
+            raise ConfigError(
+                f"cache_vision_features={self.cache_vision_features} with packing={self.packing}; it is GiB of memory "
+                f"for features of packs: give a number above 0 and leave packing on, or leave it out"
             )
 
     def _check_sharing(self) -> None:

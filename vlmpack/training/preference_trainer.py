@@ -24,9 +24,11 @@ from vlmpack.training.judgement import Judgement
 from vlmpack.training.learning_rates import check_vision_rate, parameter_groups, with_groups
 from vlmpack.training.left_out import LeftOut
 from vlmpack.training.loading import collator, surveyed
+from vlmpack.training.memory_note import memory_note
 from vlmpack.training.meter import Meter
 from vlmpack.training.objective import Scored, joined_scores
 from vlmpack.training.preflight import prepared
+from vlmpack.training.remembering import remember
 from vlmpack.training.task import Task
 from vlmpack.training.whole_batch import linearised, of_all_ranks
 
@@ -92,6 +94,7 @@ class PreferenceTrainer(EvaluatingTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        remember(self.model, args, self.accelerator)
         self._say_saving()
 
     @property
@@ -195,9 +198,10 @@ class PreferenceTrainer(EvaluatingTrainer):
         return totals.to(device)
 
     def train(self, *arguments: Any, **options: Any) -> TrainOutput:
-        """As in `Trainer`; says at the end which rows were left out as they came."""
+        """As in `Trainer`; says at the end which rows were left out as they came, and what was held in memory."""
         output = super().train(*arguments, **options)
         self.say(self.left_out.note())
+        self.say(memory_note(self.model, self.args.device))
         return output
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

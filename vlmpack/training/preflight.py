@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from vlmpack.dropout import disable_dropout
+from vlmpack.head import use_liger
 from vlmpack.model import enable, unwrapped
 from vlmpack.proof.verify import verify
 from vlmpack.support import UnsupportedModelError
@@ -56,8 +57,20 @@ def _enabled(model: nn.Module, args: PreferenceConfig) -> str:
     report = verify(unwrapped(model).config) if args.verify else ""
     if report and not report.exact:
         raise UnsupportedModelError(f"verify=True: packing is not exact on {report}\nTrain with packing=False.")
-    enable(model, args.attention, unproven=args.verify)
+    enable_as_set(model, args)
     return str(report)
+
+
+def enable_as_set(model: nn.Module, args: PreferenceConfig) -> None:
+    """Let a model read packs by the attention and the kernels that the settings name.
+
+    Args:
+        model: changed in place.
+        args: settings.
+    """
+    enable(model, args.attention, unproven=args.verify)
+    if args.use_liger_kernel:
+        use_liger(model)
 
 
 def check_devices(args: PreferenceConfig) -> None:

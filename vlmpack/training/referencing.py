@@ -15,11 +15,12 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
 from vlmpack.costs.survey import SurveyedRows
-from vlmpack.model import enable
 from vlmpack.training.config import ConfigError, DPOConfig
 from vlmpack.training.preference_trainer import PreferenceTrainer
+from vlmpack.training.preflight import enable_as_set
 from vlmpack.training.reference_cache import CacheKey, ReferenceCache
 from vlmpack.training.references import References
+from vlmpack.training.remembering import remember_beside
 from vlmpack.training.task import Task
 from vlmpack.training.weights_digest import weights_digest
 
@@ -56,6 +57,8 @@ class ReferencingTrainer(PreferenceTrainer):
         elif ref_model is None and not self._adapted and not self.asks_once:
             ref_model = deepcopy(self.model)
         self.ref_model = None if ref_model is None else self._frozen(ref_model)
+        if self.ref_model is not None:
+            remember_beside(self.ref_model, self.model)
         if self.asks_once:
             self.add_callback(_AskBeforeFirstStep(self))
 
@@ -170,7 +173,7 @@ class ReferencingTrainer(PreferenceTrainer):
 
     def _frozen(self, model: nn.Module) -> nn.Module:
         if self.args.packing:
-            enable(model, self.args.attention, unproven=self.args.verify)
+            enable_as_set(model, self.args)
         model.requires_grad_(False).eval()
         if self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3:
             raise ConfigError(

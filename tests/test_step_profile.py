@@ -31,5 +31,6 @@ def test_a_run_is_profiled(tmp_path, capsys):
     flags = {"dataset": tmp_path / "rows.jsonl", "output-dir": tmp_path, "max-steps": 3, "batch-size": 4, "workers": 0}
     seconds = step_profile.main([str(part) for name, value in flags.items() for part in (f"--{name}", value)])
     assert all(seconds[part] > 0 for part in (*step_profile.INSIDE, step_profile.WAITING, PLANNING, REST))
-    assert (tmp_path / "step_profile.md").read_text().startswith("DPO, 4 rows a step, 1 steps")
+    assert "rows 4, steps 1, workers 0" in (tmp_path / "cpu.md").read_text()
+    assert (tmp_path / "cpu.png").exists()
     assert "result: " in capsys.readouterr().out

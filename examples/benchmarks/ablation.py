@@ -7,22 +7,24 @@ reference's forward with `--kind dpo`). Cells alternate A B C A B C in one proce
 their median is reported. Every cell computes the same loss, or this raises.
 
 Besides two data sets that are read from files there are six profiles: random tokens as long as those of data sets in
-use, by the median of a sequence's length and the ratio of prompt to response. Prompts and responses are lognormal,
-independent of each other, with a standard deviation of 0.5 of the logarithm; lengths are scaled by `--scale`.
+use, by the median of a sequence's length and the ratio of prompt to response; see `made_up`. Lengths are scaled by
+`--scale`.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 
+import made_up
 import numpy as np
+import paired
+import report
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from packed_step import as_before, packed_step
 from transformers import LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -31,40 +33,14 @@ import inputs
 import small_models
 
 import vlmpack
-from vlmpack import RewardModel, Sample, losses
+from vlmpack import RewardModel, Sample
 from vlmpack.costs.cells import CELLS, Cell
 from vlmpack.costs.forecast import forecast
 from vlmpack.costs.forecast_table import BASES, speed_up
 from vlmpack.costs.saving import Cost, cost_of
 from vlmpack.lengths import LengthTable
 from vlmpack.ordering import Order
-from vlmpack.plan import fold
 from vlmpack.processors import PreferenceProcessor, PreferenceProcessorConfig, load_rows
-
-# median tokens of prompt + response, and prompt tokens over response tokens
-PROFILES = {
-    "Capybara": (1160, 1.59),
-    "HH-RLHF": (186, 2.15),
-    "MetaMath-DPO": (872, 3.91),
-    "TLDR": (416, 11.14),
-    "Tulu-Helpsteer": (775, 6.34),
-    "UltraFeedback": (409, 0.42),
-}
-SPREAD = 0.5  # standard deviation of the logarithm of lengths
-VOCABULARY = 1000  # of profiles
-
-
-def profile(name: str, rows: int, seed: int, scale: float = 1.0) -> list[Sample]:
-    """Samples of random tokens, two responses each, as long as those of a data set."""
-    median, ratio = PROFILES[name]
-    random = np.random.default_rng(seed)
-
-    def tokens(share: float) -> torch.Tensor:
-        length = random.lognormal(np.log(median * scale * share), SPREAD)
-        return torch.from_numpy(random.integers(0, VOCABULARY, max(1, round(length))))
-
-    prompt, response = ratio / (1 + ratio), 1 / (1 + ratio)
-    return [Sample(tokens(prompt), (tokens(response), tokens(response)), ((0, 1),)) for _ in range(rows)]
 
 
 def read(path: str, args: argparse.Namespace) -> tuple[torch.nn.Module, list[Sample]]:
@@ -105,7 +81,7 @@ def small_llama(args: argparse.Namespace) -> torch.nn.Module:
     heads = max(1, args.hidden // 64)
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=VOCABULARY,
+            vocab_size=made_up.VOCABULARY,
             hidden_size=args.hidden,
             intermediate_size=2 * args.hidden,
             num_hidden_layers=args.layers,
@@ -121,9 +97,9 @@ def data(args: argparse.Namespace) -> Iterator[tuple[str, torch.nn.Module, list[
         if path is not None:
             yield name, *read(path, args)
     for name in args.profiles:
-        mean = PROFILES[name][0] * args.scale * np.exp(SPREAD**2 / 2)
+        mean = made_up.PROFILES[name][0] * args.scale * np.exp(made_up.SPREAD**2 / 2)
         rows = max(4, round(args.tokens / (2 * mean)))
-        yield name, small_llama(args), profile(name, rows, args.seed, args.scale)
+        yield name, small_llama(args), made_up.profile(name, rows, args.seed, args.scale)
 
 
 def limit(table: LengthTable, cell: Cell, args: argparse.Namespace) -> int:
@@ -136,32 +112,14 @@ def steps(model: torch.nn.Module, cells: Sequence[Cell], samples: Sequence[Sampl
     reference = None if isinstance(model, RewardModel) else deepcopy(model).requires_grad_(False)
     table = LengthTable.of(sample.lengths for sample in samples)
 
-    def run(packs) -> float:
-        fold.cache_clear()  # a pack's attention is planned once in training, so each time here
-        model.zero_grad()
-        total = 0.0
-        for pack in packs:
-            loss = _loss(model, reference, pack).sum()
-            loss.backward()
-            total += loss.item()
-        return total
-
     found = {}
     for cell in cells:
         images = table.first_image if cell.by_image else None
         order = Order(cell.strategy, table.packed, len(samples), args.seed, images)
         ordered = [samples[row] for row in order]
         packs = vlmpack.pack(ordered, limit(table, cell, args), sharing=cell.sharing, padding=cell.padding)
-        found[cell.name] = (packs, lambda packs=packs: run(packs))
+        found[cell.name] = (packs, lambda packs=packs: packed_step(model, reference, packs))
     return found
-
-
-def _loss(model, reference, pack) -> torch.Tensor:
-    if reference is None:
-        return losses.bradley_terry(model(pack), pack.pairs)
-    with torch.no_grad():
-        reference_logps = vlmpack.response_logps(reference, pack)
-    return losses.dpo(vlmpack.response_logps(model, pack), reference_logps, pack.pairs)
 
 
 def measure(name: str, model: torch.nn.Module, samples: Sequence[Sample], args: argparse.Namespace) -> dict:
@@ -172,17 +130,9 @@ def measure(name: str, model: torch.nn.Module, samples: Sequence[Sample], args: 
     cost = cost_of(model)
     foretold = [forecast(table, cost, each, len(samples), limit(table, each, args), args.seed) for each in cells]
     ways = steps(model, cells, samples, args)
-    values, counted = {}, {}
-    for cell, (_, step) in ways.items():  # also the warm-up
-        with FlopCounterMode(display=False) as counter:
-            values[cell] = step()
-        counted[cell] = counter.get_total_flops()
-        if abs(values[cell] - values[BASES[0]]) > 1e-3 * abs(values[BASES[0]]):
-            raise AssertionError(f"{name}: {cell} gives loss {values[cell]}, {BASES[0]} {values[BASES[0]]}")
-    seconds = {cell: [] for cell in ways}
-    for _ in range(args.rounds):
-        for cell, (_, step) in ways.items():
-            seconds[cell].append(_timed(step))
+    found = paired.measure(
+        {cell: step for cell, (_, step) in ways.items()}, rounds=args.rounds, before=lambda: as_before([model])
+    )
     result = {
         each.cell.name: {
             "tokens": {"foretold": each.tokens, "packed": sum(pack.tokens for pack in ways[each.cell.name][0])},
@@ -191,28 +141,24 @@ def measure(name: str, model: torch.nn.Module, samples: Sequence[Sample], args: 
             "packs": each.packs,
             "peak": each.peak,
             "forward FLOPs foretold": each.flops,
-            "step FLOPs counted": counted[each.cell.name],
-            "seconds": seconds[each.cell.name],
+            "step FLOPs counted": found[each.cell.name].flops,
+            "step peak bytes": found[each.cell.name].peak,
+            "seconds": list(found[each.cell.name].seconds),
         }
         for each in foretold
     }
     for base in BASES:
         for each, predicted in zip(foretold, speed_up(foretold, base), strict=True):
             cell = each.cell.name
-            measured = statistics.median(a / b for a, b in zip(seconds[base], seconds[cell], strict=True))
+            ratio = paired.against(found[base], found[cell])
             result[cell][f"x {base}"] = {
                 "foretold": predicted,
-                "counted": counted[base] / counted[cell],
-                "measured": measured,
-                "foretold off by": abs(predicted / measured - 1),
+                "counted": ratio.ideal,
+                "measured": ratio.measured,
+                "of ideal": ratio.of_ideal,
+                "foretold off by": abs(predicted / ratio.measured - 1),
             }
     return {"prompts": len(samples), "unpacked tokens": int(table.unpacked.sum()), "cells": result}
-
-
-def _timed(step: Callable[[], float]) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
 
 
 def markdown(results: dict[str, dict], about: str) -> str:
@@ -253,7 +199,13 @@ def flags() -> argparse.Namespace:
     add = parser.add_argument
     add("--llava-bench", help="file of LLaVA-Bench-in-the-wild preferences; without it they are left out")
     add("--harmless", help="file of HH-RLHF's harmless test set; without it it is left out")
-    add("--profiles", nargs="*", default=list(PROFILES), choices=list(PROFILES), help="which of the profiles; all")
+    add(
+        "--profiles",
+        nargs="*",
+        default=list(made_up.PROFILES),
+        choices=list(made_up.PROFILES),
+        help="which of the profiles; all",
+    )
     add("--kind", default="reward", choices=["reward", "dpo"], help="which step")
     add("--tokens", type=int, default=12_000, help="of the optimizer batch, every response on its own, about")
     add("--max-tokens", type=int, default=2048, help="of a pack, or of a padded batch")
@@ -271,17 +223,15 @@ def main() -> None:
     args = flags()
     torch.manual_seed(args.seed)
     folder, results, start = Path(args.output_dir), {}, time.perf_counter()
-    folder.mkdir(parents=True, exist_ok=True)
     settings = {name: value for name, value in vars(args).items() if name not in ("llava_bench", "harmless")}
-    settings |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
     settings = {name: value for name, value in settings.items() if name not in ("output_dir", "profiles")}
-    about = ", ".join(f"{name} {value}" for name, value in settings.items())
+    settings |= report.conditions()
+    about = report.in_words(settings)
     for name, model, samples in data(args):
         print(f"measuring {name}: {len(samples)} prompts ({time.perf_counter() - start:.0f} s so far)", flush=True)
         results[name] = measure(name, model, samples, args)
         print(markdown({name: results[name]}, about), flush=True)
-        (folder / f"{args.kind}.json").write_text(json.dumps({"settings": settings, "data": results}, indent=1) + "\n")
-        (folder / f"{args.kind}.md").write_text(markdown(results, about))
+        report.write(folder, args.kind, {"settings": settings, "data": results}, markdown(results, about))
     print(f"result: {folder / f'{args.kind}.md'} ({time.perf_counter() - start:.0f} s)")
 
 

@@ -2,22 +2,22 @@
 
     python examples/benchmarks/packed_vs_unpacked.py --dataset preferences.jsonl --kind reward
 
-A step is forward and backward over the same rows with the same model (and the reference's forward for DPO). The
-ways alternate A B C A B C in one process; ratios are taken round by round, and their median is reported.
+A step is forward and backward over the same rows with the same model (and the reference's forward for DPO); see
+`paired` for how it is measured.
 """
 
 import argparse
-import json
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
+import paired
+import report
 import torch
+from packed_step import as_before
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -26,8 +26,6 @@ import inputs
 import vlmpack
 from vlmpack import RewardModel, Sample, losses, unpacked
 from vlmpack.image import join
-
-Step = Callable[[], Tensor]
 
 
 def padded_scores(model: torch.nn.Module, samples: Sequence[Sample]) -> Tensor:
@@ -48,7 +46,7 @@ def padded_scores(model: torch.nn.Module, samples: Sequence[Sample]) -> Tensor:
     return (logps * response).sum(1)
 
 
-def steps(model: torch.nn.Module, samples: Sequence[Sample], max_tokens: int, group: int) -> dict[str, Step]:
+def steps(model: torch.nn.Module, samples: Sequence[Sample], max_tokens: int, group: int) -> dict[str, paired.Step]:
     """The three ways as functions of nothing: gradients are left on the model, the loss is returned.
 
     Args:
@@ -67,13 +65,12 @@ def steps(model: torch.nn.Module, samples: Sequence[Sample], max_tokens: int, gr
     def alone(model, some):
         return (unpacked.rewards if isinstance(model, RewardModel) else unpacked.response_logps)(model, some)
 
-    def run(score, units, pairs_of) -> Tensor:
-        model.zero_grad()
-        total = torch.zeros(())
+    def run(score, units, pairs_of) -> float:
+        total = 0.0
         for unit in units:
             loss = _loss(score, model, reference, unit, pairs_of(unit)).sum()
             loss.backward()
-            total += loss.detach()
+            total += loss.item()
         return total
 
     return {
@@ -103,24 +100,12 @@ def compare(model, samples: Sequence[Sample], *, max_tokens: int = 8192, group: 
     """Measure the three ways.
 
     Returns:
-        tokens, vision passes, and by way: counted FLOPs, median seconds, and the median ratio of its time to
-        the packed step's; the losses agree or this raises.
+        tokens, vision passes, and by way: counted FLOPs, peak memory, median seconds, and how many times more
+        FLOPs and time it takes than the packed step; the losses agree or this raises.
     """
     ways = steps(model, samples, max_tokens, group)
-    values, flops = {}, {}
-    for name, step in ways.items():  # also the warm-up
-        with FlopCounterMode(display=False) as counter:
-            values[name] = step().item()
-        flops[name] = counter.get_total_flops()
-    for name, value in values.items():
-        if abs(value - values["packed"]) > 1e-3 * abs(value):
-            raise AssertionError(f"{name} gives loss {value}, packed {values['packed']}")
-    seconds = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, step in ways.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
+    found = paired.measure(ways, rounds=rounds, before=lambda: as_before([model]))
+    ratios = {name: paired.against(each, found["packed"]) for name, each in found.items()}
     lengths, packs = [sample.lengths for sample in samples], vlmpack.pack(samples, max_tokens)
     return {
         "prompts": len(samples),
@@ -131,34 +116,33 @@ def compare(model, samples: Sequence[Sample], *, max_tokens: int = 8192, group: 
             "packed": sum(p.vision_passes for p in packs),
             "unpacked": sum(len(e.images) * len(e.responses) for e in lengths),
         },
-        "flops": flops,
-        "seconds": {name: statistics.median(values) for name, values in seconds.items()},
-        "time ratio": {name: _median_ratio(values, seconds["packed"]) for name, values in seconds.items()},
-        "flop ratio": {name: value / flops["packed"] for name, value in flops.items()},
+        "flops": {name: each.flops for name, each in found.items()},
+        "peak bytes": {name: each.peak for name, each in found.items()},
+        "seconds": {name: statistics.median(each.seconds) for name, each in found.items()},
+        "time ratio": {name: ratio.measured for name, ratio in ratios.items()},
+        "flop ratio": {name: ratio.ideal for name, ratio in ratios.items()},
+        "of ideal": {name: ratio.of_ideal for name, ratio in ratios.items()},
         "rounds": rounds,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **report.conditions(),
     }
-
-
-def _median_ratio(others: list[float], packed: list[float]) -> float:
-    return statistics.median(other / own for other, own in zip(others, packed, strict=True))
 
 
 def table(result: dict) -> str:
     """The result as Markdown."""
     lines = [
         f"{result['prompts']} prompts, {result['responses']} responses, {result['pairs']} pairs; "
-        f"{result['threads']} threads, torch {result['torch']}, median of {result['rounds']} rounds",
+        f"{result['device']}, torch {result['torch']}, transformers {result['transformers']}, {result['date']}, "
+        f"median of {result['rounds']} rounds",
         "",
-        "| a step | tokens | vision passes | counted FLOPs | FLOPs / packed | seconds | time / packed |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| a step | tokens | vision passes | counted FLOPs | FLOPs / packed | seconds | time / packed | of it | peak |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name in result["seconds"]:
         kind = "packed" if name == "packed" else "unpacked"
         lines.append(
             f"| {name} | {result['tokens'][kind]:,} | {result['vision passes'][kind]} | {result['flops'][name]:.2e} "
-            f"| {result['flop ratio'][name]:.2f} | {result['seconds'][name]:.2f} | {result['time ratio'][name]:.2f} |"
+            f"| {result['flop ratio'][name]:.2f} | {result['seconds'][name]:.2f} | {result['time ratio'][name]:.2f} "
+            f"| {result['of ideal'][name]:.0%} | {report.amount(result['peak bytes'][name])} |"
         )
     return "\n".join(lines)
 
@@ -179,10 +163,7 @@ def main() -> None:
     print(f"measuring {len(samples)} rows, {args.rounds} rounds of three ways")
     result = compare(model, samples, max_tokens=args.max_tokens, group=args.group, rounds=args.rounds)
     print(table(result))
-    folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{args.kind}.json").write_text(json.dumps(result, indent=1))
-    print(f"result: {folder / f'{args.kind}.json'}")
+    print(f"result: {report.write(args.output_dir, args.kind, result, table(result))}")
 
 
 if __name__ == "__main__":

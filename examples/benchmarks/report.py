@@ -59,6 +59,17 @@ def amount(size: int | None) -> str:
     return f"{value:.3g} {unit}" if value >= 10 else f"{value:.1f} {unit}"
 
 
+def on_gpu(folder: str | Path, name: str) -> str:
+    """A line about the same table on a GPU: where it is, or that it was not measured.
+
+    Args:
+        folder: of the tables.
+        name: of the GPU's, without an ending.
+    """
+    known = (Path(folder) / f"{name}.md").exists()
+    return f"\nOn a GPU: [{name}.md]({name}.md)." if known else f"\nOn a GPU: {NOT_MEASURED}."
+
+
 def write(
     folder: str | Path, name: str, result: Mapping[str, Any], text: str, picture: Callable[[], "Figure"] | None = None
 ) -> Path:

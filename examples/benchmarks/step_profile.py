@@ -9,12 +9,12 @@ the device, so that what it started counts as its own.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import torch
@@ -22,15 +22,21 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import inputs
+import report
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 import vlmpack.model
 from vlmpack import DPOConfig, DPOTrainer
 from vlmpack.training.task import Task
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
 WAITING, COPYING, PLANNING, REST = "waiting for the batch", "copying to the device", "planning", "all the rest"
 INSIDE = (FORWARD, BACKWARD, OPTIMIZER)
+PARTS = (*INSIDE, WAITING, COPYING, PLANNING, REST)
+COLOURS = (*report.COLOURS, "#56b4e9", "#999999")
 WARM_UP = 2  # steps that are not counted
 
 
@@ -130,10 +136,28 @@ def table(seconds: dict[str, float], steps: int, note: str) -> str:
         "| part of a step | ms | share |",
         "|---|---:|---:|",
     ]
-    for part in (*INSIDE, WAITING, COPYING, PLANNING, REST):
+    for part in PARTS:
         spent = seconds.get(part, 0.0)
         lines.append(f"| {part} | {1000 * spent / steps:,.1f} | {spent / whole:.2%} |")
     return "\n".join(lines)
+
+
+def picture(seconds: dict[str, float], steps: int) -> "Figure":
+    """A bar for the whole step, and one for what is outside the model alone, which would not be seen in the first."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    for axes, parts, title in zip(
+        figure.subplots(2, 1), (PARTS, PARTS[len(INSIDE) :]), ("a step", "of it, outside the model"), strict=True
+    ):
+        left = 0.0
+        for part in parts:
+            width = 1000 * seconds.get(part, 0.0) / steps
+            axes.barh(0, width, left=left, color=COLOURS[PARTS.index(part)], label=f"{part}: {width:,.1f} ms")
+            left += width
+        axes.set(yticks=[], title=title, xlabel="ms")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", frameon=False)
+    return figure
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
@@ -152,17 +176,13 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     steps = args.max_steps - WARM_UP
     print(f"measuring {steps} steps of {args.batch_size} rows after {WARM_UP} to warm up")
     seconds = profiled(trainer, trainer.train)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    note = (
-        f"DPO, {args.batch_size} rows a step, {steps} steps, {args.workers} workers; {device}, torch "
-        + torch.__version__
-    )
-    print(table(seconds, steps, note))
-    folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "step_profile.md").write_text(table(seconds, steps, note) + "\n")
-    (folder / "step_profile.json").write_text(json.dumps({"note": note, "steps": steps, "seconds": seconds}, indent=1))
-    print(f"result: {folder / 'step_profile.md'}")
+    device = trainer.args.device
+    settings = {"rows": args.batch_size, "steps": steps, "workers": args.workers, "max_tokens": args.max_tokens}
+    note = report.in_words(report.conditions(device) | settings)
+    text, result = table(seconds, steps, f"A DPO step; {note}."), {"note": note, "steps": steps, "seconds": seconds}
+    print(text)
+    name = "gpu" if device.type == "cuda" else "cpu"
+    print(f"result: {report.write(args.output_dir, name, result, text, lambda: picture(seconds, steps))}")
     return seconds
 
 

@@ -160,14 +160,8 @@ def draw(results: dict[str, dict], title: str) -> "Figure":
         for place, way in enumerate(BASELINES):
             if ratio := result["ways"][VLMPACK]["against"].get(way):
                 panel.barh(place, ratio["measured"], 0.6, color=report.COLOURS[0], label="time")
-                told = {
-                    "xytext": (3, 0),
-                    "textcoords": "offset points",
-                    "va": "center",
-                    "fontsize": 7,
-                    "color": "white",
-                }
-                panel.annotate(f"{ratio['measured']:.1f}", (0, place), **told)
+                told = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 7}
+                panel.annotate(f"{ratio['measured']:.1f}", (max(ratio["measured"], ratio["ideal"]), place), **told)
                 panel.plot(ratio["ideal"], place, "D", color=report.COLOURS[1], markeredgecolor="black", label="FLOPs")
         panel.axvline(1, color="0.5", linewidth=0.8)
         panel.set_title("\n".join(name.split(", ", 1)), fontsize=8)

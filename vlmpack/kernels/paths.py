@@ -15,7 +15,9 @@ from vlmpack.plan import Plan, Run, sizes
 # What plain causal attention costs of the whole square, half of which it need not compute. Measured on 2 CPU cores by
 # examples/benchmarks/attention_rule.py.
 CAUSAL_SHARE = 0.85
-BLOCK = 512  # queries of a long run that share a mask; as many as the window where that is longer
+# Queries of a long run that are computed under one mask; with a window, as many as half of it, where that is more. Few
+# leave out more of what is not seen, many join the keys before them less often.
+BLOCK, WINDOW_BLOCK = 512, 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ def _blocks(plan: Plan, run: Run, window: int | None) -> list[range]:
     """
     start, window = plan.forest.starts[run.own[0]], plan.window_over(run, window)
     tokens = range(start, start + sizes(plan.forest, run)[1])
-    size = BLOCK if window is None else max(BLOCK, window)
+    size = BLOCK if window is None else max(WINDOW_BLOCK, window // 2)
     if len(tokens) <= size or _is_plain(plan, run, window):
         return [tokens]
     whole = {each for each in _stretches(plan) if each.start in tokens} if window is None else set()

@@ -1,6 +1,10 @@
 """The model's own head gives log-probabilities: what models do to logits is found out, and nothing is left changed."""
 
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import family_models
 import pytest
@@ -68,6 +72,19 @@ def test_logits_changed_in_an_unknown_way_are_kept_and_that_is_logged(caplog):
     assert_same(packed, differentiate(model, unpacked.response_logps(model, ROWS)))
 
 
+def test_words_that_a_model_never_says_are_an_unknown_change(caplog):
+    model = vlmpack.enable(llama())
+    forward = model.forward
+
+    def silent(*arguments, **options):
+        outputs = forward(*arguments, **options)
+        outputs.logits[..., 13] = torch.finfo(torch.float64).min
+        return outputs
+
+    model.forward = silent
+    assert logit_map_of(model) is None
+
+
 @pytest.mark.parametrize("targets", [["lm_head"], ["q_proj"]])
 def test_an_adapter_on_the_head_or_beside_it_equals_the_unpacked(targets, monkeypatch):
     model = get_peft_model(llama(), LoraConfig(target_modules=targets, r=2, init_lora_weights=False)).double()
@@ -113,3 +130,38 @@ def test_finding_out_draws_no_random_number_and_leaves_no_gradient():
     logit_map_of(model)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+SHARDED = """
+import os, torch, torch.distributed as dist
+os.environ.update(MASTER_ADDR="localhost", MASTER_PORT="0", RANK="0", WORLD_SIZE="1")
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+from peft import LoraConfig, get_peft_model
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from test_head import ROWS
+from tiny import llama
+import vlmpack
+from vlmpack import unpacked
+torch.manual_seed(0)
+model = get_peft_model(llama().float(), LoraConfig(target_modules=["q_proj"], r=2))
+expected = unpacked.response_logps(model, ROWS)
+vlmpack.enable(model)
+mesh = init_device_mesh("cpu", (1,))
+for layer in vlmpack.model.unwrapped(model).model.layers:
+    fully_shard(layer, mesh=mesh)
+fully_shard(model, mesh=mesh)
+(pack,) = vlmpack.pack(ROWS)
+found = vlmpack.response_logps(model, pack)
+torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+found.sum().backward()
+"""
+
+
+def test_an_adapter_around_which_weights_are_sharded_is_called_as_a_whole():
+    """FSDP2 gathers what stands outside the layers, the head too, when the adapter's own forward is called."""
+    here = Path(__file__).parent
+    folders = os.pathsep.join([str(here), str(here.parent / "examples"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": folders}
+    result = subprocess.run([sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -68,8 +69,28 @@ def test_ligers_kernels_equal_ours_on_a_gpu():
 
 
 def test_without_the_package_it_is_said_what_to_install(monkeypatch):
-    monkeypatch.setattr("vlmpack.liger.find_spec", lambda name: None)
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("vlmpack.liger.version", missing)
     with pytest.raises(LigerError, match="pip install 'vlmpack\\[liger\\]'"):
         check_liger()
     with pytest.raises(LigerError):
         use_liger(llama())
+
+
+@pytest.mark.parametrize("found", ["0.8.1", "0.7.10", "0.8.1.dev3"])
+def test_a_version_with_wrong_gradients_is_refused(monkeypatch, found):
+    monkeypatch.setattr("vlmpack.liger.version", lambda name: found)
+    with pytest.raises(LigerError, match=f"liger-kernel {found} gives single tokens' losses wrong gradients"):
+        check_liger()
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_is_refused_and_interpreted_it_is_not(monkeypatch):
+    monkeypatch.setattr("vlmpack.liger.version", lambda name: "0.10.0")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(LigerError, match="needs a GPU, and there is none"):
+        check_liger()
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    check_liger()

@@ -93,3 +93,31 @@ def test_autocast_computes_in_its_dtype_and_returns_float32():
     gradients = [torch.autograd.grad(values.sum(), inputs[:3]) for values in (found, expected)]
     assert all(gradient.dtype == torch.float32 for gradient in gradients[0])
     torch.testing.assert_close(*gradients, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("head_trained", [True, False])
+def test_no_more_logits_are_made_at_a_time_than_asked_for(head_trained, monkeypatch):
+    rows, softmax = [], torch.log_softmax
+
+    def watched(logits, **options):
+        rows.append(len(logits))
+        return softmax(logits, **options)
+
+    monkeypatch.setattr("vlmpack.token_logps.CHUNK_LOGITS", 9 * 200)
+    monkeypatch.setattr(torch, "log_softmax", watched)
+    token_logps(*made(500, weight=head_trained))
+    assert rows == [200, 200, 100]
+
+
+def test_a_frozen_heads_gradient_keeps_a_scale_that_its_dtype_cannot_hold():
+    hidden, weight, _, tokens = made(bias=False, dtype=torch.float16, weight=False)
+    values = token_logps(hidden * 0, weight, None, tokens)
+    (found,) = torch.autograd.grad(token_logps(hidden, weight * 0, None, tokens), hidden, torch.full_like(values, 7e4))
+    assert torch.equal(found, torch.zeros_like(found))
+
+
+def test_a_float64_model_stays_float64_under_autocast():
+    inputs = made()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = token_logps(*inputs)
+    assert torch.equal(found, token_logps(*inputs))

@@ -45,14 +45,14 @@ def target_logps(model: nn.Module, pack: Pack) -> Float[Tensor, " N"]:
     base = unwrapped(model)
     # A token that several tokens continue stands here once each: a few rows more for the head, and no [N, V] gather.
     positions, tokens = pack.previous[0, pack.targets], pack.input_ids[0, pack.targets]
-    logit_map = logit_map_of(base)
+    logit_map = logit_map_of(model)
     if logit_map is None or hasattr(model, "_orig_mod"):  # a compiled model would compile anew for another head
         return _of_own_logits(model, pack, positions, tokens)
 
     def read(hidden: Tensor) -> Tensor:
         chosen = _chosen(hidden, positions, pack.tokens)
         project = liger_logps if getattr(base, "vlmpack_liger", False) else token_logps
-        return _read(base.get_output_embeddings(), ordinary, chosen, tokens, logit_map, project)
+        return _read(base, ordinary, chosen, tokens, logit_map, project)
 
     with _head_gives(base, lambda hidden: (read(hidden) / logit_map.scale)[None, :, None]) as ordinary:
         outputs = run(model, pack, logits_to_keep=positions)
@@ -66,23 +66,24 @@ def use_liger(model: nn.Module) -> None:
         model: may be wrapped.
 
     Raises:
-        LigerError: liger-kernel is not installed.
+        LigerError: liger-kernel is not installed or too old, or there is no GPU.
     """
     check_liger()
     unwrapped(model).vlmpack_liger = True
 
 
-def logit_map_of(base: nn.Module) -> LogitMap | None:
+def logit_map_of(model: nn.Module) -> LogitMap | None:
     """What a model does to its logits after the head, found out once by letting three tokens through.
 
     Args:
-        base: enabled, not wrapped.
+        model: enabled; as wrapped as it will be called, for the wrapper may be what brings its weights together.
 
     Returns:
         None if it is neither a scale nor a scale and a cap; that is logged.
     """
+    base = unwrapped(model)
     if not hasattr(base, "vlmpack_logit_map"):
-        base.vlmpack_logit_map = _measured(base)
+        base.vlmpack_logit_map = _measured(model, base)
         if base.vlmpack_logit_map is None:
             log.warning(
                 "%s changes its logits after the head in a way that is not known; all logits of a pack's responses "
@@ -92,10 +93,14 @@ def logit_map_of(base: nn.Module) -> LogitMap | None:
     return base.vlmpack_logit_map
 
 
-def _measured(base: nn.Module) -> LogitMap | None:
-    """The map that gives what the model returns for known logits, without its cap and with it."""
-    device = base.get_input_embeddings().weight.device
-    probe = torch.tensor(_PROBE, dtype=torch.float64, device=device)
+def _measured(model: nn.Module, base: nn.Module) -> LogitMap | None:
+    """The map that gives what the model returns for known logits of its whole vocabulary, uncapped and capped."""
+    device, words = base.get_input_embeddings().weight.device, _words(base)
+    probe = torch.tensor(_PROBE, dtype=torch.float64, device=device).repeat(-(-words // len(_PROBE)))[:words]
+
+    def give(hidden: Tensor) -> Tensor:
+        return probe.expand(1, hidden.shape[1], -1).clone()
+
     sample = Sample(
         torch.tensor([0]),
         (torch.tensor([0]), torch.tensor([1])),
@@ -103,10 +108,10 @@ def _measured(base: nn.Module) -> LogitMap | None:
     )
     pack = lay_out([sample], rows=[0]).to(device)
     with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        with _head_gives(base, lambda hidden: probe[None, :, None].clone()):
-            scaled = run(base, pack).logits.flatten().double()
-        with _head_gives(base, lambda hidden: probe[None, :, None].clone(), capped=True):
-            returned = run(base, pack).logits.flatten().double()
+        with _head_gives(base, give):
+            scaled = run(model, pack).logits[0, -1].double()
+        with _head_gives(base, give, capped=True):
+            returned = run(model, pack).logits[0, -1].double()
     caps = {None} if torch.equal(scaled, returned) else {_cap(config) for config in _configs(base)} - {None}
     found = [LogitMap((scaled[0] / probe[0]).item(), cap) for cap in caps]
     right = [each for each in found if torch.allclose(each(probe), returned)]
@@ -137,6 +142,11 @@ def _head_gives(base: nn.Module, forward: Callable[[Tensor], Tensor], capped: bo
             config.final_logit_softcapping = cap
 
 
+def _words(base: nn.Module) -> int:
+    head = base.get_output_embeddings()
+    return getattr(head, "out_features", None) or base.config.get_text_config().vocab_size
+
+
 def _configs(base: nn.Module) -> list[Any]:
     """The configurations in which a model's parts look for their settings, each once."""
     return list({id(config): config for config in (base.config, base.config.get_text_config())}.values())
@@ -152,16 +162,17 @@ def _chosen(hidden: Float[Tensor, "1 M H"], positions: Int[Tensor, " N"], tokens
 
 
 def _read(
-    head: nn.Module, forward: Callable, hidden: Tensor, tokens: Tensor, logit_map: LogitMap, project: Callable
+    base: nn.Module, forward: Callable, hidden: Tensor, tokens: Tensor, logit_map: LogitMap, project: Callable
 ) -> Tensor:
     """Log-probabilities of tokens by a head's own forward; where that is a plain product, with none of its tables."""
+    head = base.get_output_embeddings()
     if type(head).forward is nn.Linear.forward and getattr(forward, "__func__", None) is nn.Linear.forward:
         return project(hidden, head.weight, head.bias, tokens, logit_map)
 
     def some(hidden: Tensor, tokens: Tensor) -> Tensor:
         return _logps(logit_map(forward(hidden)), tokens)
 
-    rows = max(128, CHUNK_LOGITS // head.out_features)
+    rows = max(128, CHUNK_LOGITS // _words(base))
     parts = zip(hidden.split(rows), tokens.split(rows), strict=True)
     return torch.cat([checkpoint(some, *part, use_reentrant=False) for part in parts])
 

@@ -1,6 +1,8 @@
 """Log-probabilities by Liger's fused kernels, where they are asked for."""
 
-from importlib.util import find_spec
+import os
+import re
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from jaxtyping import Float, Int
@@ -8,19 +10,29 @@ from torch import Tensor
 
 from vlmpack.logit_map import LogitMap
 
+LEAST = (0, 8, 2)  # before, gradients of single tokens' losses were wrong
+
 
 class LigerError(ValueError):
-    """Liger's kernels were asked for and are not installed."""
+    """Liger's kernels were asked for and cannot run."""
 
 
 def check_liger() -> None:
-    """Refuse to go on without the package.
+    """Refuse to go on without the package, or without what its kernels run on.
 
     Raises:
-        LigerError: liger-kernel is not installed.
+        LigerError: liger-kernel is not installed, is too old, or there is no GPU.
     """
-    if find_spec("liger_kernel") is None:
-        raise LigerError("use_liger_kernel=True needs the liger-kernel package; pip install 'vlmpack[liger]'")
+    try:
+        found = version("liger-kernel")
+    except PackageNotFoundError:
+        raise LigerError("use_liger_kernel=True needs liger-kernel; pip install 'vlmpack[liger]'") from None
+    if tuple(int(part) for part in re.findall(r"\d+", found)[:3]) < LEAST:
+        raise LigerError(
+            f"liger-kernel {found} gives single tokens' losses wrong gradients; pip install -U 'vlmpack[liger]'"
+        )
+    if not torch.accelerator.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+        raise LigerError("use_liger_kernel=True needs a GPU, and there is none; leave it out")
 
 
 def liger_logps(

@@ -39,7 +39,9 @@ def token_logps(
     """
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight, bias = (x if x is None else x.to(dtype) for x in (hidden, weight, bias))
+        hidden, weight, bias = (
+            x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in (hidden, weight, bias)
+        )
     chunk = chunk or max(128, CHUNK_LOGITS // len(weight))
     return _TokenLogps.apply(hidden.to(weight.dtype), weight, bias, tokens, logit_map, chunk)
 
@@ -67,10 +69,10 @@ class _TokenLogps(torch.autograd.Function):
         """Sums over chunks for the head, a product a chunk for the hidden states."""
         if not ctx.is_head_trained:
             (slopes,) = ctx.saved_tensors
-            return slopes * gradient[:, None].to(slopes.dtype), None, None, None, None, None
+            return (slopes * gradient[:, None]).to(slopes.dtype), None, None, None, None, None
         hidden, weight, bias, tokens = ctx.saved_tensors
         of_hidden = torch.empty_like(hidden)
-        of_weight = torch.zeros_like(weight, dtype=_exact(weight))  # summed over chunks without rounding in between
+        of_weight = torch.zeros_like(weight, dtype=_exact(weight))  # each chunk's product is rounded, their sum is not
         of_bias = None if bias is None else torch.zeros_like(bias, dtype=_exact(bias))
         for part, logits, buffer in _chunks(hidden, weight, bias, ctx.logit_map, ctx.chunk):
             every = torch.softmax(logits, dim=1, out=buffer)

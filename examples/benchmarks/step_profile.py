@@ -27,6 +27,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 import vlmpack.model
 from vlmpack import DPOConfig, DPOTrainer
+from vlmpack.plan import Plan
 from vlmpack.training.task import Task
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ def profiled(trainer: DPOTrainer, train: Callable[[], object]) -> dict[str, floa
         (Trainer, "get_batch_samples", WAITING),
         (Task, "to", COPYING),
         (vlmpack.model, "make", PLANNING),
+        (vlmpack.model, "settled", PLANNING),
+        (Plan, "once", PLANNING),  # masks and what else the first layer asks of a plan
         (vlmpack.model, "position_ids", PLANNING),
     ]
     with ExitStack() as stack:

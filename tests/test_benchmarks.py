@@ -167,6 +167,7 @@ def peers_flags(monkeypatch, *flags: str) -> Namespace:
 
 
 @pytest.mark.skipif(bool(trl_step.MISSING), reason=f"TRL is the peer: {trl_step.MISSING}")
+@pytest.mark.slow
 def test_trl_and_vlmpack_step_on_the_same_text(monkeypatch, tmp_path):
     args = peers_flags(monkeypatch, "--data", "text", "--trl-pairs", "0", "--output-dir", str(tmp_path))
     (*_, last) = peers.peer_cases.cases(args)

@@ -101,6 +101,21 @@ def test_trees_of_tokens_and_images_equal_the_unpacked(name, backend, data, tigh
     check_rewards_and_bradley_terry(name, backend, made, tight)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@settings(property_based, max_examples=4)
+@given(data=st.data(), tight=st.booleans())
+@torch.no_grad()
+def test_values_by_flex_equal_the_unpacked(name, data, tight):
+    """FlexAttention has no backward on the CPU: log-probabilities and rewards alone."""
+    made = data.draw(samples(images=name == "llava"))
+    packs = packs_of(made, tight)
+    model, reward_model = (vlmpack.enable(each[name], "flex") for each in (BUILT, REWARDS))
+    logps = in_samples_order(packs, [vlmpack.response_logps(model, pack) for pack in packs])
+    rewards = in_samples_order(packs, [reward_model(pack) for pack in packs])
+    torch.testing.assert_close(logps, unpacked.response_logps(model, made), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(rewards, unpacked.rewards(reward_model, made), rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "backend"), CASES)
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])

@@ -1,5 +1,6 @@
 """What is kept of images stays within its limit, and an epoch finds again what there was room for."""
 
+import pickle
 from copy import deepcopy
 
 import torch
@@ -51,6 +52,14 @@ def test_what_is_larger_than_the_limit_or_beside_images_in_use_is_not_kept():
     assert (len(store), store.bytes) == (0, 0)
     assert asked(store, 0, 1) == [0, 1]
     assert (store.get(0, "layer") is None, store.get(1, "layer") is None) == (False, True)
+
+
+def test_a_pickled_one_knows_no_image_and_has_the_same_limit():
+    store = FeatureStore(limit=8)
+    asked(store, 0)
+    back = pickle.loads(pickle.dumps(store))
+    assert (len(back), back.bytes, back.limit) == (0, 0, 8)
+    assert (len(store), asked(back, 0)) == (1, [0])
 
 
 def test_a_copy_is_the_same_store():

@@ -12,13 +12,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_layout import forests
 from test_plan import WAYS, WINDOWS, pictured, planned
+from tiny import sample
 from torch._dynamo.utils import counters
 from torch.nn.attention import flex_attention as torch_flex
+from transformers import AutoConfig
 
+import vlmpack
 from vlmpack import AttentionError, Forest, layout, masks, plan
 from vlmpack.attention import attend
 from vlmpack.kernels import block_mask, flex
 from vlmpack.kernels.weighing import Settings
+from vlmpack.proof.miniature import build, miniature
 
 
 @contextmanager
@@ -36,7 +40,7 @@ def written_out():
     with small_blocks() as patch:
         patch.setattr(torch_flex, "_validate_device", lambda query, key, value: None)
         patch.setattr(torch_flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
-        patch.setattr(flex, "_compiled", lambda device: torch_flex.flex_attention)
+        patch.setattr(flex, "_compiled", lambda device, kind: flex._attention)
         patch.setattr("vlmpack.attention.refusal", lambda *layer: None)
         yield
 
@@ -154,28 +158,67 @@ def test_dropout_is_refused_by_name():
         attend(query, query, query, made(Forest((-1, 0), (2, 2))), None, Settings(dropout=0.1))
 
 
-def graphs_of_many_lengths() -> None:
-    """Prints how many graphs packs of eight lengths took, one after the other."""
-    once = torch.compile(torch_flex.flex_attention, dynamic=True, fullgraph=True, backend="aot_eager")
-    flex._compiled = lambda device: once
+@torch.no_grad()
+def test_a_family_that_caps_its_scores_has_its_values_on_the_cpu():
+    config = miniature(AutoConfig.for_model("gemma2"))
+    config.attn_logit_softcapping = 0.5
+    model, (pack,) = build(config).double(), vlmpack.pack([sample([1, 2, 3], [[4, 1], [2], [3, 3, 3]], [(0, 1)])])
+    found, expected = (vlmpack.response_logps(vlmpack.enable(model, backend), pack) for backend in ("flex", "dense"))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)  # its RMSNorm computes in float32
+    config.attn_logit_softcapping = None
+    for layer in model.get_decoder().layers:
+        layer.self_attn.attn_logit_softcapping = None
+    assert (vlmpack.response_logps(model, pack) - expected).abs().max() > 1e-4  # the cap is felt
+
+
+def counted(tokens: int, heads: int, size: int, window: int | None, asked: Settings) -> None:
+    """Holds a pack's attention against `dense` and prints how many graphs there are by now."""
+    known = made(Forest((-1, 0, 0), (tokens - 3, 1, 2)))
+    query, key = torch.randn(1, 2 * heads, tokens, size), torch.randn(1, heads, tokens, size)
     with torch.no_grad():
-        for tokens in (700, 300, 129, 5, 1000, 384, 64, 1500):
-            known = made(Forest((-1, 0, 0), (tokens - 3, 1, 2)))
-            query, key = torch.randn(1, 4, tokens, 16), torch.randn(1, 2, tokens, 16)
-            found = attend(query, key, key, known, None, Settings())
-            torch.testing.assert_close(found, attend(query, key, key, made(known.forest, "dense"), None, Settings()))
-            print(tokens, counters["stats"]["unique_graphs"])
+        found = attend(query, key, key, known, window, asked)
+        torch.testing.assert_close(found, attend(query, key, key, made(known.forest, "dense"), window, asked))
+    print(counters["stats"]["unique_graphs"])
 
 
-@pytest.mark.slow
-def test_packs_of_many_lengths_share_their_graphs():
+def graphs_of_many_lengths(softcap: float | None) -> None:
+    """Packs of eight lengths, one after the other."""
+    compiled = torch.compile
+    torch.compile = lambda function, backend, **known: compiled(function, backend="aot_eager", **known)
+    for tokens in (700, 300, 129, 5, 1000, 384, 64, 1500):
+        counted(tokens, 2, 16, None, Settings(0.3, softcap=softcap))
+
+
+def graphs_of_many_kinds() -> None:
+    """More kinds of layers than torch allows graphs of one function, each with two lengths and two scales or caps."""
+    for size in (8, 16, 24):
+        for window in (None, 50):
+            for softcap in (None, 0.7):
+                for heads in (1, 2):
+                    for tokens, scale, cap in ((300, 0.3, softcap), (700, 0.2, softcap and 0.9)):
+                        counted(tokens, heads, size, window, Settings(scale, softcap=cap))
+
+
+def printed(call: str) -> list[int]:
+    """What a function of this file prints in a process of its own, without the checks of shapes, which break graphs."""
     folders = [Path(__file__).parent, Path(__file__).parent.parent / "examples", os.environ.get("PYTHONPATH", "")]
-    result = subprocess.run(  # without the checks of shapes, which break graphs
-        [sys.executable, "-c", "from test_flex import graphs_of_many_lengths as count; count()"],
+    result = subprocess.run(
+        [sys.executable, "-c", f"import test_flex; test_flex.{call}"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))},
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stderr[-2000:]
+    return [int(line) for line in result.stdout.splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("softcap", [None, 0.7])
+def test_packs_of_many_lengths_share_their_graphs(softcap):
     # one for all lengths, and one for packs of less than a block, which are filled up
-    assert [int(line.split()[1]) for line in result.stdout.splitlines()] == [1, 1, 1, 2, 2, 2, 2, 2]
+    assert printed(f"graphs_of_many_lengths({softcap})") == [1, 1, 1, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.slow
+def test_a_process_has_as_many_kinds_of_layers_as_it_likes():
+    assert printed("graphs_of_many_kinds()") == [kind for kind in range(1, 25) for _ in range(2)]

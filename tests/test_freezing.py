@@ -222,3 +222,25 @@ def test_training_only_the_projector_moves_only_it(tmp_path):
     before = dict(llava().float().named_parameters())
     moved = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == set(parts_of(trainer.model)["multi_modal_projector"])
+
+
+def test_a_tower_that_is_trained_after_all_is_asked_for_its_embeddings_again():
+    model = llava()
+    embeddings = patch_embedding_of(model)
+    model.get_encoder("image").requires_grad_(False)
+    for _ in range(2):
+        spare_frozen_tower(model)
+    copied = deepcopy(model)
+    for each in (model, copied):
+        each.get_encoder("image").requires_grad_(True)
+        spare_frozen_tower(each)
+        found = patch_embedding_of(each)
+        pixels = torch.zeros(1, 3, 16, 16, dtype=torch.float64)
+        assert found(pixels).requires_grad
+        assert not found._forward_hooks
+    assert patch_embedding_of(model) is embeddings
+
+
+def patch_embedding_of(model):
+    """What transformers' gradient checkpointing asks a CLIP tower for."""
+    return model.get_encoder("image").get_input_embeddings()

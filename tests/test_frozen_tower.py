@@ -17,10 +17,14 @@ from vlmpack.proof.double import Doubled
 FAMILIES = ["llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "gemma3", "internvl", "idefics3"]
 
 
+def total(tower) -> str:
+    return str(float(sum(parameter.double().sum() for parameter in tower.parameters())))
+
+
 def remembering(model, limit: int = 1 << 30):
     """The model with a frozen tower that keeps what it makes; its head, projector and decoder are trained."""
     tower = model.get_encoder("image").requires_grad_(False)
-    tower.vlmpack_features = KnownFeatures(FeatureStore(limit), "these weights")
+    tower.vlmpack_features = KnownFeatures(FeatureStore(limit), total)
     return model
 
 
@@ -116,9 +120,86 @@ def test_another_precision_and_other_weights_are_other_features():
         vlmpack.response_logps(model, pack)
     assert seen == [1, 1]
     tower = model.get_encoder("image")
-    tower.vlmpack_features = KnownFeatures(tower.vlmpack_features.store, "others")
+    tower.vlmpack_features = KnownFeatures(tower.vlmpack_features.store, lambda _tower: "others")
     vlmpack.response_logps(model, pack)
     assert seen == [1, 1, 1]
+
+
+def written_in_place(tower):
+    with torch.no_grad():
+        tower.embeddings.patch_embedding.weight.mul_(1.5)
+
+
+def written_in_inference_mode(tower):
+    with torch.inference_mode():
+        tower.embeddings.patch_embedding.weight.mul_(1.5)
+
+
+def loaded(tower):
+    tower.load_state_dict(llava(seed=1).get_encoder("image").state_dict())
+
+
+def loaded_without_a_copy(tower):
+    tower.load_state_dict(llava(seed=1).get_encoder("image").state_dict(), assign=True)
+    tower.requires_grad_(False)
+
+
+def a_part_replaced(tower):
+    tower.embeddings.patch_embedding.weight = torch.nn.Parameter(torch.ones(12, 3, 8, 8).double(), requires_grad=False)
+
+
+def moved(tower):
+    tower.embeddings.patch_embedding.weight.data = torch.ones(12, 3, 8, 8).double()
+
+
+CHANGES = [written_in_place, written_in_inference_mode, loaded, loaded_without_a_copy, a_part_replaced, moved]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_features_of_weights_that_have_changed_are_neither_used_nor_kept(change):
+    model, expected = vlmpack.enable(remembering(llava())), vlmpack.enable(llava())
+    pack, tower = one([shown(1, 2)]), model.get_encoder("image")
+    before = vlmpack.response_logps(model, pack)
+    change(tower)
+    expected.load_state_dict(model.state_dict())
+    actual = vlmpack.response_logps(model, pack)
+    assert (actual - before).abs().max() > 1e-3
+    torch.testing.assert_close(actual, vlmpack.response_logps(expected, pack))
+    assert len(tower.vlmpack_features.store) == 2
+
+
+def test_weights_are_looked_at_once_while_they_stay_what_they_are():
+    model, looked = vlmpack.enable(remembering(llava())), []
+    tower = model.get_encoder("image")
+    tower.vlmpack_features = KnownFeatures(FeatureStore(1 << 30), lambda tower: looked.append(tower) or "these")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for number in (1, 2, 1):
+        vlmpack.response_logps(model, one([shown(number)])).sum().backward()
+        optimizer.step()
+    assert looked == [tower]
+
+
+def test_a_saved_model_is_what_it_was_without_features(tmp_path):
+    model, plain = vlmpack.enable(remembering(llava())), llava()
+    vlmpack.response_logps(model, one([shown(1, 2)]))
+    assert list(model.state_dict()) == list(plain.state_dict())
+    model.save_pretrained(tmp_path / "features")
+    plain.save_pretrained(tmp_path / "plain")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "features" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
+def test_a_pickled_model_comes_back_and_knows_no_image(tmp_path):
+    """One that has not run: transformers' own hooks, which a tower gets when it first does, cannot be pickled."""
+    ran, model, pack = vlmpack.enable(remembering(llava())), vlmpack.enable(remembering(llava())), one([shown(1, 2)])
+    expected = vlmpack.response_logps(ran, pack)
+    model.get_encoder("image").vlmpack_features = ran.get_encoder("image").vlmpack_features
+    torch.save(model, tmp_path / "model.pt")
+    back = torch.load(tmp_path / "model.pt", weights_only=False)
+    store = back.get_encoder("image").vlmpack_features.store
+    assert (len(store), store.bytes, store.limit) == (0, 0, 1 << 30)
+    torch.testing.assert_close(vlmpack.response_logps(back, pack), expected)
+    assert len(store) == len(ran.get_encoder("image").vlmpack_features.store) == 2
 
 
 def test_a_copy_of_a_model_shares_the_memory_and_what_is_known():

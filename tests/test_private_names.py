@@ -24,6 +24,7 @@ PRIVATE = {
     # torch
     "_flash_attention_backward": "FlashAttention's gradients given the merged output and log-sum-exp, which autograd lacks",
     "_flash_attn_varlen_backward": "likewise, of the flash-attn package",
+    "_version": "how often a tensor was written in place, by which stale features are told; no public count",
     "_orig_mod": "the module inside a compiled one; torch.compile has no public way back",
 }
 

@@ -1,8 +1,15 @@
 """Trainers that keep what a frozen tower makes of images: the same losses, one run an image, refusals by name."""
 
+import gc
+import weakref
+from types import SimpleNamespace
+from unittest.mock import Mock
+
 import family_models
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from test_frozen_tower import runs
 from test_trainers import curve, dataset, train
 from tiny import llama, llava
@@ -13,6 +20,7 @@ from vlmpack.proof.recollection import check_recollection
 from vlmpack.support import UnsupportedModelError
 from vlmpack.training.config import ConfigError
 from vlmpack.training.memory_note import memory_note
+from vlmpack.training.remembering import known_features, remember
 
 FROZEN = {"freeze_vision_tower": True, "optim": "sgd"}
 KEPT = {**FROZEN, "cache_vision_features": 1e-3}
@@ -21,6 +29,10 @@ EPOCHS = {"steps": 6, "per_device_train_batch_size": 4}  # two epochs of twelve 
 
 def tower_of(model):
     return vlmpack.model.unwrapped(model).get_encoder("image")
+
+
+def weights_of(model) -> str:
+    return tower_of(model).vlmpack_features.weights(tower_of(model))
 
 
 def trainer(folder, model=None, ref_model=None, peft_config=None, **settings):
@@ -49,26 +61,101 @@ def test_the_copy_that_is_the_reference_runs_on_what_the_policy_does_not_know(tm
     made = trainer(tmp_path)
     policy, reference = (tower_of(model).vlmpack_features for model in (made.model, made.ref_model))
     assert policy.store is reference.store
-    assert policy.weights == reference.weights
+    assert weights_of(made.model) == weights_of(made.ref_model)
 
 
 def test_a_reference_with_another_tower_keeps_features_of_its_own(tmp_path):
     made = trainer(tmp_path, ref_model=llava(seed=1).float())
     policy, reference = (tower_of(model).vlmpack_features for model in (made.model, made.ref_model))
     assert policy.store is reference.store  # one limit for both
-    assert policy.weights != reference.weights
+    assert weights_of(made.model) != weights_of(made.ref_model)
     alike = trainer(tmp_path, ref_model=llava().float())
-    assert tower_of(alike.ref_model).vlmpack_features.weights == policy.weights
+    assert weights_of(alike.ref_model) == weights_of(made.model)
 
 
 def test_loading_other_weights_into_the_tower_begins_anew(tmp_path):
     made = trainer(tmp_path)
-    before = tower_of(made.model).vlmpack_features.weights
+    before = weights_of(made.model)
     made.model.load_state_dict(llava(seed=1).float().state_dict())
-    changed = tower_of(made.model).vlmpack_features.weights
+    changed = weights_of(made.model)
     made.model.load_state_dict(llava().float().state_dict())
-    assert changed != before == tower_of(made.model).vlmpack_features.weights
-    assert tower_of(made.ref_model).vlmpack_features.weights == before
+    assert changed != before == weights_of(made.model) == weights_of(made.ref_model)
+
+
+@pytest.mark.parametrize("kind, settings", [("dpo", {"precompute_ref_log_probs": True}), ("reward", {})])
+def test_asking_the_reference_first_and_evaluating_find_what_training_keeps(kind, settings, tmp_path):
+    settings = {"steps": 3, "per_device_train_batch_size": 4, "max_tokens": 40, **settings}
+    plain = train(kind, tmp_path / "plain", **settings, **FROZEN)
+    model = llava()
+    seen = runs(model)
+    kept = train(kind, tmp_path / "kept", model=model, **settings, **KEPT)
+    torch.testing.assert_close(curve(kept), curve(plain), rtol=0, atol=1e-6)
+    expected, actual = plain.evaluate(dataset()), kept.evaluate(dataset())
+    assert actual["eval_loss"] == pytest.approx(expected["eval_loss"], abs=1e-6)
+    assert actual["eval_rewards/accuracies"] == expected["eval_rewards/accuracies"]
+    assert sum(seen) == 8
+
+
+def test_a_trainer_without_the_option_lets_go_of_what_an_earlier_one_kept(tmp_path):
+    model, reference = llava().float(), llava().float()
+    store = weakref.ref(tower_of(trainer(tmp_path, model, reference).model).vlmpack_features.store)
+    model.requires_grad_(True)
+    settings = {"cache_vision_features": None, "max_steps": 1, "save_strategy": "no"}
+    made = trainer(tmp_path, model, reference, freeze_vision_tower=False, **settings)
+    gc.collect()
+    assert store() is None
+    assert not [hook for part in (model, reference) for hook in tower_of(part)._load_state_dict_post_hooks]
+    assert made.train().global_step == 1  # where the tower's features, if still kept, would be refused
+
+
+def test_a_trainer_with_the_option_begins_with_a_store_of_its_own_which_the_reference_shares(tmp_path):
+    model, reference = llava().float(), llava().float()
+    store = weakref.ref(tower_of(trainer(tmp_path, model, reference).model).vlmpack_features.store)
+    made = trainer(tmp_path, model, reference, cache_vision_features=2e-3)
+    gc.collect()
+    assert store() is None
+    policy, beside = (tower_of(each).vlmpack_features for each in (made.model, made.ref_model))
+    assert policy.store is beside.store
+    assert policy.store.limit == int(2e-3 * 2**30)
+    with pytest.raises(ConfigError, match="needs a frozen vision tower"):
+        trainer(tmp_path, model.requires_grad_(True), freeze_vision_tower=False)
+    assert not hasattr(tower_of(model), "vlmpack_features")
+
+
+def spread(kind, zero_stage=None) -> Accelerator:
+    """Stands in for an accelerator that spreads a model over ranks in a certain way."""
+    accelerator = Mock(spec=Accelerator, distributed_type=kind)
+    plugin = None if zero_stage is None else SimpleNamespace(zero_stage=zero_stage)
+    accelerator.state = SimpleNamespace(deepspeed_plugin=plugin)
+    return accelerator
+
+
+@pytest.mark.parametrize("kind, zero_stage", [(DistributedType.FSDP, None), (DistributedType.DEEPSPEED, 3)])
+def test_ranks_that_gather_the_towers_weights_together_are_refused(kind, zero_stage, tmp_path):
+    args = DPOConfig(output_dir=str(tmp_path), **KEPT)
+    with pytest.raises(ConfigError, match=r"needs a vision tower that each rank runs when it must, and FSDP and DeepS"):
+        remember(llava().requires_grad_(False), args, spread(kind, zero_stage))
+
+
+def test_ranks_that_each_hold_the_tower_are_not_refused(tmp_path):
+    args, model = DPOConfig(output_dir=str(tmp_path), **KEPT), llava().requires_grad_(False)
+    for accelerator in (spread(DistributedType.MULTI_GPU), spread(DistributedType.DEEPSPEED, 2)):
+        remember(model, args, accelerator)
+        assert known_features(model) is not None
+
+
+@pytest.mark.parametrize("proof", [check_recollection, vlmpack.verify])
+def test_a_proof_leaves_the_numbers_of_other_gpus_alone_and_its_own_as_they_were(proof, monkeypatch):
+    asked, config = [], llava().config
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: asked.append(("read", device)))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda _state, device: asked.append(("set", device)))
+    before = torch.get_rng_state()
+    proof(config)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert asked == [("read", 1), ("set", 1)]
 
 
 def test_the_user_is_told_what_is_kept_and_a_gpus_peak(tmp_path, capsys, monkeypatch):

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import vlmpack
 from vlmpack import Lengths, RewardModel, unpacked
 from vlmpack.costs.saving import Cost, cost_of, packed_flops, saving, shared_flops, unpacked_flops
-from vlmpack.folding import fold
+from vlmpack.folding import size
 from vlmpack.head import logit_map_of
 from vlmpack.lengths import LengthTable
 
@@ -98,8 +98,8 @@ def test_the_prediction_is_close_to_what_is_counted(reward):
         positions = sum(each.lengths.unpacked - sum(each.lengths.responses) for each in MADE)
         alone -= positions * cost.prediction
     squares = sum((each.lengths.prompt + r) ** 2 for each in MADE for r in each.lengths.responses)
-    rows = fold(pack.forest)
-    assert predicted.flops[1] + cost.pair * len(rows) * max(map(len, rows)) ** 2 == pytest.approx(packed, rel=0.005)
+    rows, longest = size(pack.forest)
+    assert predicted.flops[1] + cost.pair * rows * longest**2 == pytest.approx(packed, rel=0.005)
     assert predicted.flops[0] + cost.pair * squares == pytest.approx(alone, rel=0.005)
 
 

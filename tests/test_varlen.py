@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,6 +100,56 @@ def test_windows_are_those_of_dense(forest, window, with_sinks):
     same(forest, gathered, window, 2, with_sinks)
 
 
+class Half(Written):
+    """A kernel for tokens in bfloat16: it computes more precisely than it returns, but for the log-sum-exps."""
+
+    def forward(self, query, key, value, part, window, asked):
+        output, total = super().forward(*(x.double() for x in (query, key, value)), part, window, asked)
+        return output.to(query.dtype), total.float()
+
+    def backward(self, gradient, query, key, value, output, total, part, window, asked):
+        known = (x.double() for x in (gradient, query, key, value, output, total))
+        return tuple(x.to(query.dtype) for x in super().backward(*known, part, window, asked))
+
+
+@pytest.mark.parametrize("with_sinks", [False, True])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
+def test_parts_in_a_narrower_precision_are_merged_in_float32(dtype, near, form, with_sinks):
+    forest = Forest((-1, 0, 1, 2, 2, 0), (3, 2, 4, 1, 2, 3))
+    learnt, weights, sinks = layer(forest)
+    asked = Settings(0.3, sinks=sinks if with_sinks else None)
+    learnt = [x.detach().to(dtype).requires_grad_() for x in learnt]
+    tokens = [x[0].transpose(0, 1) for x in learnt]
+    found = merged(*tokens, form(planned(forest, "varlen")), Half(), None, asked).transpose(0, 1)[None]
+    assert found.dtype == dtype
+    wide = [x.detach().double().requires_grad_() for x in learnt]
+    expected = attend(*wide, planned(forest, "dense"), None, asked)
+    gradients = torch.autograd.grad((found * weights.to(dtype)).sum(), learnt)
+    of_wide = torch.autograd.grad((expected * weights).sum(), wide)
+    torch.testing.assert_close([x.double() for x in (found, *gradients)], [expected, *of_wide], rtol=near, atol=near)
+
+
+class Ones(Written):
+    """A kernel whose gradients are all 1."""
+
+    def backward(self, gradient, query, key, value, output, total, part, window, asked):
+        return tuple(torch.ones_like(x) for x in (query, key, value))
+
+
+def test_many_parts_of_a_gradient_are_added_up_in_float32():
+    """The last of 300 segments on a path, each with a branch beside it, meets every one in a part of its own.
+
+    In bfloat16, 256 + 1 is 256.
+    """
+    forest = Forest((-1, *(parent for step in range(299) for parent in (2 * step, 2 * step))), (1,) * 599)
+    parts_ = apart(planned(forest, "varlen"))
+    tokens = [torch.zeros(599, 1, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    output = merged(*tokens, parts_, Ones(), None, Settings(0.3))
+    (of_queries,) = torch.autograd.grad(output.sum(), tokens[:1])
+    assert len(parts_) == 300 and of_queries[-1].unique().tolist() == [300]
+
+
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_five_segments_deep_it_is_dense(form):
     """A chain of five with a branch beside every segment of it, and another tree."""
@@ -181,6 +232,16 @@ def test_what_flash_attention_cannot_do_is_refused_by_name(changes, said, monkey
 def test_what_it_can_do_is_not_refused(monkeypatch):
     assert refused(monkeypatch) is None
     assert refused(monkeypatch, window=128, scale=0.2, sinks=torch.zeros(4)) is None
+
+
+def test_the_first_kernel_that_can_run_is_the_last_that_is_asked(monkeypatch):
+    asked = []
+    kernels = [
+        SimpleNamespace(refusal=lambda *layer, each=each: asked.append(each) or each) for each in ("no", None, "-")
+    ]
+    monkeypatch.setattr(varlen, "KERNELS", kernels)
+    assert refused(monkeypatch) is None
+    assert asked == ["no", None]
 
 
 def test_on_the_cpu_it_is_refused_with_what_can_run():

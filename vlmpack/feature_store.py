@@ -33,6 +33,10 @@ class FeatureStore:
         """The same one: the limit holds for a model and its copies together."""
         return self
 
+    def __reduce__(self) -> tuple:
+        """Pickled, it knows no image: a saved model is its weights, not gibibytes of what they made."""
+        return FeatureStore, (self.limit,)
+
     def get(self, image: Hashable, part: Hashable) -> Tensor | None:
         """What is kept of an image, in host memory; None if it is not known.
 

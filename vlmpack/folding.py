@@ -65,19 +65,6 @@ def _path_segments(forest: Forest, leaves: Sequence[int], part: Sequence[int]) -
     return sorted({s for place in part for s in (*forest.ancestors(leaves[place]), leaves[place])})
 
 
-@lru_cache(maxsize=32)
-def fold(forest: Forest) -> tuple[tuple[int, ...], ...]:
-    """The rows of `dealt`, as the indices of their tokens.
-
-    Example:
-        >>> rows = fold(Forest((-1, 0, 0), (2, 200, 200)))  # the first 2 tokens stand in both rows
-        >>> [(row[0], row[-1], len(row)) for row in rows]
-        [(0, 201, 202), (0, 401, 202)]
-    """
-    spans = [range(start, start + length) for start, length in zip(forest.starts, forest.lengths, strict=True)]
-    return tuple(tuple(token for segment in row for token in spans[segment]) for row in dealt(forest))
-
-
 def table(forest: Forest) -> tuple[Int[Tensor, "B L"], Int[Tensor, " T"]]:
     """The rows of `dealt` as tensors.
 

@@ -20,17 +20,42 @@ class FeatureError(ValueError):
     """What a vision tower makes of an image cannot be kept."""
 
 
-@dataclass(frozen=True)
 class KnownFeatures:
     """What a tower is known to make of images; stands on it as `vlmpack_features`.
 
-    Attributes:
+    A copy of it, pickled ones too, looks at its own tower's weights anew.
+
+    Args:
         store: where that is kept.
-        weights: a digest of the tower's weights; towers that agree in it know the same.
+        digest: what tells weights apart; towers that agree in it know the same.
     """
 
-    store: FeatureStore
-    weights: str
+    def __init__(self, store: FeatureStore, digest: Callable[[nn.Module], str]) -> None:
+        self.store, self.digest = store, digest
+        self._weights: str | None = None
+        self._seen: tuple[list[nn.Parameter], list[tuple]] = ([], [])
+
+    def __reduce__(self) -> tuple:
+        return KnownFeatures, (self.store, self.digest)
+
+    def weights(self, tower: nn.Module) -> str:
+        """The digest of a tower's weights, taken anew if they may have changed; if they have, no image is known.
+
+        Weights may have changed where torch has counted a write in place, and where they are other parameters or lie
+        elsewhere in memory. What is written through `.data` torch does not count: a write that leaves weights where
+        they are goes unseen, and so does one to weights that were made in inference mode.
+
+        Args:
+            tower: on which this stands.
+        """
+        parameters = list(tower.parameters())  # held on to, so that no other parameter gets the id of one of them
+        marks = [_mark(parameter) for parameter in parameters]
+        if self._weights is None or marks != self._seen[1]:
+            weights = self.digest(tower)
+            if self._weights not in (None, weights):
+                self.store.clear()
+            self._weights, self._seen = weights, (parameters, marks)
+        return self._weights
 
 
 @contextmanager
@@ -53,10 +78,11 @@ def remembered(model: nn.Module, pack: Pack) -> Iterator[None]:
         yield
         return
     _refuse_trained(tower)
+    weights = known.weights(tower)
     own, forward = vars(tower).get("forward"), tower.forward
 
     def recall(*arguments: Any, **options: Any) -> Recalled:
-        return Recalled(_Call(type(tower).__name__, forward, known, pack, arguments, options))
+        return Recalled(_Call(type(tower).__name__, forward, known.store, weights, pack, arguments, options))
 
     tower.forward = recall
     try:
@@ -105,7 +131,8 @@ class _Call:
 
     name: str
     forward: Callable
-    known: KnownFeatures
+    store: FeatureStore
+    weights: str
     pack: Pack
     arguments: tuple
     options: dict[str, Any]
@@ -114,22 +141,21 @@ class _Call:
     @property
     def form(self) -> dict[str, int | None]:
         """The tower's outputs by name: how many, if it is a list of them; 0 if it is one; None if it is not given."""
-        forms, weights = self.known.store.forms, self.known.weights
-        if weights not in forms:
-            forms[weights] = _form(self._run(tuple(range(len(self.keys)))))
-        return forms[weights]
+        forms = self.store.forms
+        if self.weights not in forms:
+            forms[self.weights] = _form(self._run(tuple(range(len(self.keys)))))
+        return forms[self.weights]
 
     def read(self, part: Part) -> Tensor:
         """A part of the outputs for all images of the call, in their order."""
-        store = self.known.store
-        kept = {number: store.get(key, part) for number, key in enumerate(self.keys)}
+        kept = {number: self.store.get(key, part) for number, key in enumerate(self.keys)}
         missing = tuple(number for number, feature in kept.items() if feature is None)
         found = [feature for feature in kept.values() if feature is not None]
         if not missing:
             return torch.cat(_on_device(found, self._pixels.device))
         made = _part(self._run(missing), part)
         each = self._divided(made, missing)
-        store.keep(part, {self.keys[n]: feature for n, feature in zip(missing, each, strict=True)}, self.keys)
+        self.store.keep(part, {self.keys[n]: feature for n, feature in zip(missing, each, strict=True)}, self.keys)
         if not found:
             return made
         old, new = iter(_on_device(found, made.device)), iter(each)
@@ -140,7 +166,7 @@ class _Call:
         """What tells the features of each image apart: its content, and how and by what they were computed."""
         pixels, device = self._pixels, self._pixels.device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        how = (self.known.weights, tuple(pixels.shape[1:]), pixels.dtype, precision)
+        how = (self.weights, tuple(pixels.shape[1:]), pixels.dtype, precision)
         return [(content, *how) for content in self.pack.contents]
 
     @cached_property
@@ -189,6 +215,11 @@ class _Call:
                 f"leave out cache_vision_features"
             )
         return output.split([each // merged for each in rows])
+
+
+def _mark(parameter: nn.Parameter) -> tuple:
+    """Changes when the parameter is another one, lies elsewhere in memory, or was written in place."""
+    return id(parameter), parameter.data_ptr(), None if parameter.is_inference() else parameter._version
 
 
 def _form(outputs: Any) -> dict[str, int | None]:

@@ -7,6 +7,7 @@ the same function (cuDNN, which aligns packed groups to the top left) is switche
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from inspect import signature
 from types import ModuleType
@@ -19,6 +20,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vlmpack.kernels.parts import Part
 from vlmpack.kernels.weighing import Settings
 from vlmpack.plan import AttentionError
+
+LEAST_PACKAGE = (2, 7)  # of flash-attn: major, minor
 
 
 class TorchFlash:
@@ -97,11 +100,7 @@ class PackageFlash:
 
     def refusal(self, query: Tensor, window: int | None, settings: Settings) -> str | None:
         """Why it cannot compute a layer; None if it can. Arguments as in `TorchFlash.refusal`."""
-        if not _has("flash_attn"):
-            return "the flash-attn package is not installed"
-        if "window_size_left" not in _arguments(_package()._flash_attn_varlen_backward):
-            return "the flash-attn package is older than 2.7"
-        return None
+        return _without_package()
 
     def forward(
         self,
@@ -181,6 +180,20 @@ def _arguments(function: Callable) -> frozenset[str]:
 @cache
 def _has(module: str) -> bool:
     return find_spec(module) is not None
+
+
+@cache
+def _without_package() -> str | None:
+    """Why the flash-attn package cannot be used; None if it can. What is installed may be broken, or another part."""
+    if not _has("flash_attn"):
+        return "the flash-attn package is not installed"
+    try:
+        _package()
+        found = version("flash-attn")
+    except ImportError as error:  # also that it has no version
+        return f"the flash-attn package is installed and cannot be used: {error}"
+    major, minor = map(int, found.split(".")[:2])
+    return f"the flash-attn package is {found}, older than 2.7" if (major, minor) < LEAST_PACKAGE else None
 
 
 def _varlen() -> ModuleType:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from inspect import signature
+from types import FunctionType
 from typing import Any, no_type_check
 
 import torch
@@ -15,6 +16,7 @@ from vlmpack.kernels.block_mask import BLOCK, block_mask
 from vlmpack.kernels.weighing import Settings
 from vlmpack.plan import Plan
 
+HAS_AUX = "return_aux" in signature(flex.flex_attention).parameters
 LEAST_HEAD = 16  # of a head's size, for the kernel's matrix products
 
 
@@ -49,21 +51,26 @@ def attend(
     tokens = query.shape[2]
     length = max(tokens, BLOCK + 1)  # two blocks at least: torch compiles sizes of one apart from all others
     query, key, value = (F.pad(x, (0, 0, 0, length - tokens)) if length > tokens else x for x in (query, key, value))
-    arguments = {
-        "score_mod": None if settings.softcap is None else capped(settings.softcap),
-        "block_mask": block_mask(plan, window, length),
-        "scale": settings.scale,
-        "enable_gqa": query.shape[1] != key.shape[1],
-    }
-    if settings.sinks is None:
-        return _compiled(query.device.type)(query, key, value, **arguments)[:, :, :tokens]
-    output, total = _with_total(query, key, value, arguments)
-    share = torch.sigmoid(total - settings.sinks[:, None])  # of the softmax that is not the sink's
-    return (output * share[..., None].to(output.dtype))[:, :, :tokens]
+    output, total = _compiled(query.device, _kind(query, key, value, plan, window, settings))(
+        *(query, key, value),
+        None if settings.softcap is None else capped(_number(settings.softcap, query)),
+        block_mask(plan, window, length),
+        settings.scale,
+        query.shape[1] != key.shape[1],  # grouped
+        settings.sinks is not None,
+    )
+    if settings.sinks is not None:
+        share = torch.sigmoid(total - settings.sinks[:, None])  # of the softmax that is not the sink's
+        output = output * share[..., None].to(output.dtype)
+    return output[:, :, :tokens]
 
 
-def capped(softcap: float) -> Callable:
-    """Scores squeezed into (-softcap, softcap), as a `score_mod` of FlexAttention."""
+def capped(softcap: Float[Tensor, ""]) -> Callable:
+    """Scores squeezed into (-softcap, softcap), as a `score_mod` of FlexAttention.
+
+    Args:
+        softcap: a tensor, on the scores' device: numbers that are no integers cannot be handed into compiled ones.
+    """
 
     @no_type_check
     def capped_score(score, b, h, q, k):
@@ -72,20 +79,39 @@ def capped(softcap: float) -> Callable:
     return capped_score
 
 
-def _with_total(query, key, value, arguments: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """The output, and the log of the sum of each softmax's exponentials; torch 2.8 has another name for it."""
-    attention = _compiled(query.device.type)
-    if "return_aux" in signature(flex.flex_attention).parameters:
-        output, aux = attention(query, key, value, **arguments, return_aux=flex.AuxRequest(lse=True))
-        return output, aux.lse
-    return attention(query, key, value, **arguments, return_lse=True)
+def _number(value: float, query: Tensor) -> Float[Tensor, ""]:
+    return query.new_full((), value, dtype=torch.promote_types(query.dtype, torch.float32))
+
+
+def _kind(query, key, value, plan: Plan, window: int | None, settings: Settings) -> tuple[Any, ...]:
+    """All by which the graphs of two layers differ, lengths aside."""
+    sizes = query.shape[1], key.shape[1], query.shape[3], value.shape[3]
+    masked = window is None, plan.blocks is None, plan.window_cuts_blocks
+    asked = settings.softcap is None, settings.sinks is None
+    return (query.dtype, *sizes, *masked, *asked, torch.is_grad_enabled())
 
 
 @cache
-def _compiled(device: str) -> Callable:
+def _compiled(device: torch.device, kind: tuple[Any, ...]) -> Callable:
     """FlexAttention compiled once for all lengths: masks read tensors that are inputs, so nothing is baked in.
 
-    On the CPU, where only values without gradients are asked for, it runs as it is written.
+    Torch allows a function's code a few graphs, and then fails; with code of its own, each kind of layers has these few
+    to itself, however many models one process holds. On the CPU, where only values without gradients are asked for, it
+    runs as it is written.
     """
-    backend = "eager" if device == "cpu" else "inductor"
-    return torch.compile(flex.flex_attention, dynamic=True, fullgraph=True, backend=backend)
+    name = "_".join(map(str, ("attention", device, *kind))).replace(".", "_").replace(":", "_")
+    own = FunctionType(_attention.__code__.replace(co_name=name), _attention.__globals__, name)
+    backend = "eager" if device.type == "cpu" else "inductor"
+    return torch.compile(own, dynamic=True, fullgraph=True, backend=backend)
+
+
+@no_type_check
+def _attention(query, key, value, score_mod, mask, scale, grouped, with_total):
+    """The output, and if asked for the log of the sum of each softmax's exponentials; torch 2.8 has another name."""
+    known = query, key, value, score_mod, mask, scale, grouped
+    if not with_total:
+        return flex.flex_attention(*known), None
+    if HAS_AUX:
+        output, aux = flex.flex_attention(*known, return_aux=flex.AuxRequest(lse=True))
+        return output, aux.lse
+    return flex.flex_attention(*known, return_lse=True)

@@ -41,8 +41,12 @@ def refusal(
             f"FlashAttention takes heads of up to {MOST_HEAD} numbers, a multiple of 8 and as many in values, and the "
             f"layer's are of {size} and {value.shape[-1]}"
         )
-    reasons = [kernel.refusal(query, window, settings) for kernel in KERNELS]
-    return None if None in reasons else "; ".join(reasons)
+    reasons = []
+    for kernel in KERNELS:
+        if (reason := kernel.refusal(query, window, settings)) is None:
+            return None  # further packages are not imported for nothing
+        reasons.append(reason)
+    return "; ".join(reasons)
 
 
 def attend(

@@ -74,7 +74,8 @@ def verify(model: str | Path | PretrainedConfig, full: bool = False, seed: int =
         What was found; never raises for a model that cannot be packed.
     """
     name = str(model) if isinstance(model, str | Path) else f"{type(model).__name__} ({model.model_type})"
-    with torch.random.fork_rng():  # a training run that asks first draws the same numbers afterwards
+    own = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(own):  # a training run that asks first draws the same numbers afterwards
         try:
             config = model if isinstance(model, PretrainedConfig) else _config(model)
             if getattr(config, "is_encoder_decoder", False):

@@ -83,28 +83,39 @@ def spare_frozen_tower(model: nn.Module) -> None:
 
     transformers then makes the output of every input embedding need a gradient, a tower's patches included, for
     reentrant checkpoints need one. A tower without trained weights would be kept, recomputed and differentiated in
-    vain. Embeddings that are asked already have their output detached; others are no longer found.
+    vain. Embeddings that are asked already have their output detached; others are no longer found. Where a tower is
+    trained after all, what an earlier call did is undone.
 
     Args:
         model: may be wrapped; changed in place if it has such a tower.
     """
     trained = parts_of(model).get("vision_tower", {}).values()
-    if any(parameter.requires_grad for parameter in trained):
-        return
+    change = _ask_again if any(parameter.requires_grad for parameter in trained) else _spare
     for tower in _towers(unwrapped(model)):
         for module in tower.modules():
             if isinstance(module, PreTrainedModel):
-                _spare(module)
+                change(module)
 
 
 def _spare(module: PreTrainedModel) -> None:
+    if hasattr(module, "vlmpack_spared"):
+        return
     try:
         embeddings = module.get_input_embeddings()
     except NotImplementedError:
         return  # transformers finds none either
-    if isinstance(embeddings, nn.Module):
-        embeddings.register_forward_hook(_detached)
+    hooked = isinstance(embeddings, nn.Module)
+    module.vlmpack_spared = embeddings.register_forward_hook(_detached) if hooked else None
     module.get_input_embeddings = _none
+
+
+def _ask_again(module: PreTrainedModel) -> None:
+    """Undo `_spare`: gradients flow from the embeddings as before."""
+    if not hasattr(module, "vlmpack_spared"):
+        return
+    if module.vlmpack_spared is not None:
+        module.vlmpack_spared.remove()
+    del module.vlmpack_spared, module.get_input_embeddings
 
 
 def _detached(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:

@@ -4,9 +4,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 
-from vlmpack.model import unwrapped
-
-GIBIBYTE = 1 << 30
+from vlmpack.training.remembering import GIBIBYTE, known_features
 
 
 def memory_note(model: nn.Module, device: torch.device) -> str:
@@ -26,7 +24,7 @@ def memory_note(model: nn.Module, device: torch.device) -> str:
     if device.type == "cuda":
         peaks = gather_object([torch.cuda.max_memory_allocated(device)])
         lines.append(f"peak memory: {max(peaks) / GIBIBYTE:.1f} GiB on the fullest of {len(peaks)} GPUs")
-    known = getattr(unwrapped(model).get_encoder("image"), "vlmpack_features", None)
+    known = known_features(model)
     if known is not None:
         kept, room = known.store.bytes / GIBIBYTE, known.store.limit / GIBIBYTE
         lines.append(f"vision features: {len(known.store):,} images kept in {kept:.3g} of {room:.3g} GiB")

@@ -10,12 +10,15 @@ from vlmpack.frozen_tower import KnownFeatures
 from vlmpack.model import unwrapped
 from vlmpack.proof.recollection import check_recollection
 from vlmpack.training.config import ConfigError, PreferenceConfig
-from vlmpack.training.memory_note import GIBIBYTE
 from vlmpack.training.weights_digest import weights_digest
+
+GIBIBYTE = 1 << 30
 
 
 def remember(model: nn.Module, args: PreferenceConfig, accelerator: Accelerator) -> None:
     """Let a model's frozen vision tower keep what it makes of images, if the settings ask for it.
+
+    What an earlier trainer let it keep is let go of in any case.
 
     Args:
         model: may be wrapped; changed in place.
@@ -26,6 +29,7 @@ def remember(model: nn.Module, args: PreferenceConfig, accelerator: Accelerator)
         ConfigError: the tower makes other features in the next epoch, or ranks must run it together.
         UnsupportedModelError: the family's features cannot be divided by image.
     """
+    _forget(model)
     if not args.cache_vision_features:
         return
     _refuse_sharding(accelerator)
@@ -37,32 +41,46 @@ def remember(model: nn.Module, args: PreferenceConfig, accelerator: Accelerator)
 
 
 def remember_beside(reference: nn.Module, model: nn.Module) -> None:
-    """Let a frozen reference keep features where the policy does; those that both make alike are kept once.
+    """Let a frozen reference keep features where, and only where, the policy does; equal ones are kept once.
 
     Args:
         reference: in eval mode; may be wrapped; changed in place. A copy of the policy keeps them already.
-        model: the policy; nothing happens if it keeps none.
+        model: the policy.
 
     Raises:
         ConfigError, UnsupportedModelError: as for `remember`.
     """
-    known = getattr(unwrapped(model).get_encoder("image"), "vlmpack_features", None)
-    if known is None or hasattr(tower := _tower(reference), "vlmpack_features"):
+    known, own = known_features(model), known_features(reference)
+    if known is not None and own is not None and own.store is known.store:
         return
+    _forget(reference)
+    if known is None:
+        return
+    tower = _tower(reference)
     _refuse_changing(tower)
     if unwrapped(reference).config.model_type != unwrapped(model).config.model_type:
         check_recollection(unwrapped(reference).config)
     _attach(tower, known.store)
 
 
+def known_features(model: nn.Module) -> KnownFeatures | None:
+    """What a model's vision tower is known to make of images; None if it keeps nothing, or there is no tower.
+
+    Args:
+        model: may be wrapped.
+    """
+    return getattr(unwrapped(model).get_encoder("image"), "vlmpack_features", None)
+
+
 def _attach(tower: nn.Module, store: FeatureStore) -> None:
-    """Towers are told apart by their weights; loading others begins anew."""
-    tower.vlmpack_features = KnownFeatures(store, weights_digest(tower))
-    tower.register_load_state_dict_post_hook(_loaded)
+    known = KnownFeatures(store, weights_digest)
+    known.weights(tower)  # weights that cannot be read are an error now, not at the first step
+    tower.vlmpack_features = known
 
 
-def _loaded(tower: nn.Module, _incompatible: object) -> None:
-    tower.vlmpack_features = KnownFeatures(tower.vlmpack_features.store, weights_digest(tower))
+def _forget(model: nn.Module) -> None:
+    if known_features(model) is not None:
+        del unwrapped(model).get_encoder("image").vlmpack_features
 
 
 def _tower(model: nn.Module) -> nn.Module:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_layout import forests
 from test_varlen import heads
@@ -48,6 +48,7 @@ def test_a_pack_of_paths_is_not_dealt_into_rows(monkeypatch):
     assert choosing.settled(planned(SHORT, "paths")).backend == "paths"
 
 
+@settings(deadline=None)
 @given(forests(), st.integers(1, 300))
 def test_dense_never_costs_less_than_what_is_held_against_paths(forest, times):
     forest = Forest(forest.parents, tuple(times * length for length in forest.lengths))

@@ -138,6 +138,7 @@ def test_a_cell_of_the_grid_is_measured(part):
     grid.draw([found], "title")
 
 
+@pytest.mark.slow
 def test_a_profile_is_measured_with_packing_and_without(monkeypatch):
     monkeypatch.setattr(
         sys, "argv", ["profiles.py", "--tokens", "100", "--layers", "1", "--rounds", "1", "--device", "cpu"]
@@ -202,6 +203,7 @@ def test_the_three_ways_of_packed_vs_unpacked_are_measured():
     assert "| packed | " in packed_vs_unpacked.table(found)
 
 
+@pytest.mark.slow
 def test_the_cells_of_the_ablation_are_measured():
     model, samples = _tiny()
     found = ablation.measure("made up", model, samples, Namespace(kind="dpo", max_tokens=64, seed=0, rounds=1))

@@ -158,6 +158,7 @@ found.sum().backward()
 """
 
 
+@pytest.mark.slow
 def test_an_adapter_around_which_weights_are_sharded_is_called_as_a_whole():
     """FSDP2 gathers what stands outside the layers, the head too, when the adapter's own forward is called."""
     here = Path(__file__).parent

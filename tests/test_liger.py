@@ -48,6 +48,7 @@ def compared_in_a_model() -> None:
 
 
 @needs_liger
+@pytest.mark.slow
 def test_ligers_kernels_equal_ours():
     """Not with a cap, which the interpreter cannot do."""
     what = "compared_with_ours(LogitMap(), LogitMap(0.25)); compared_in_a_model()"

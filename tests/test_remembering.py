@@ -43,7 +43,7 @@ def trainer(folder, model=None, ref_model=None, peft_config=None, **settings):
 
 
 @pytest.mark.parametrize("kind", ["dpo", "reward"])
-@pytest.mark.parametrize("checkpoints", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("checkpoints", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["kept", "recomputed"])
 def test_losses_over_two_epochs_are_those_without_and_an_image_runs_once(kind, checkpoints, tmp_path):
     settings = {**EPOCHS, "max_tokens": 40, "gradient_checkpointing": checkpoints}
     expected = train(kind, tmp_path, **settings, **FROZEN)

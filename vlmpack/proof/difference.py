@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmpack import scores, unpacked
+from vlmpack.head import logit_map_of
 from vlmpack.pack import Pack
 from vlmpack.proof.trace import Trace, path_of, traced
 from vlmpack.sample import Sample
@@ -23,6 +24,7 @@ def diagnosis(model: nn.Module, samples: Sequence[Sample], pack: Pack) -> str:
         pack: the samples in one pack.
     """
     decoder = model.get_decoder()
+    logit_map_of(model)  # lets a few tokens through once, which are not to be traced
     with traced(decoder) as alone:
         unpacked.response_logps(model, samples)
     with traced(decoder) as packed:

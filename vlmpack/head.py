@@ -10,12 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vlmpack import families
 from vlmpack.liger import check_liger, liger_logps
 from vlmpack.logit_map import LogitMap
-from vlmpack.model import run, unwrapped
-from vlmpack.pack import Pack, lay_out
-from vlmpack.sample import Sample
+from vlmpack.model import few_tokens, run, unwrapped
+from vlmpack.pack import Pack
 from vlmpack.token_logps import CHUNK_LOGITS, token_logps
 
 log = logging.getLogger("vlmpack")
@@ -95,18 +93,13 @@ def logit_map_of(model: nn.Module) -> LogitMap | None:
 
 def _measured(model: nn.Module, base: nn.Module) -> LogitMap | None:
     """The map that gives what the model returns for known logits of its whole vocabulary, uncapped and capped."""
-    device, words = base.get_input_embeddings().weight.device, _words(base)
+    pack, words = few_tokens(base), _words(base)
+    device = pack.input_ids.device
     probe = torch.tensor(_PROBE, dtype=torch.float64, device=device).repeat(-(-words // len(_PROBE)))[:words]
 
     def give(hidden: Tensor) -> Tensor:
         return probe.expand(1, hidden.shape[1], -1).clone()
 
-    sample = Sample(
-        torch.tensor([0]),
-        (torch.tensor([0]), torch.tensor([1])),
-        both_ways=families.both_ways_in(base.config),
-    )
-    pack = lay_out([sample], rows=[0]).to(device)
     with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         with _head_gives(base, give):
             scaled = run(model, pack).logits[0, -1].double()

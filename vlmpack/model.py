@@ -121,13 +121,23 @@ def _token_types(base: nn.Module, pack: Pack) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in types.items() if name in takes}
 
 
+def few_tokens(base: nn.Module) -> Pack:
+    """A prompt of one token with two responses of one, on the model's device: to see what a model does.
+
+    Args:
+        base: not wrapped.
+    """
+    responses = (torch.tensor([0]), torch.tensor([1]))
+    sample = Sample(torch.tensor([0]), responses, both_ways=families.both_ways_in(base.config))
+    return lay_out([sample], rows=[0]).to(base.get_decoder().get_input_embeddings().weight.device)
+
+
 @torch.no_grad()
 def _try_out(base: nn.Module, decoder: nn.Module) -> None:
     """Three tokens through the decoder: what a layer would refuse in training, it refuses here."""
     if any(parameter.numel() == 0 for parameter in decoder.parameters()):
         return  # sharded weights are not at hand yet; the first pack will tell
-    pack = lay_out([Sample(torch.tensor([0]), (torch.tensor([0]), torch.tensor([1])))], rows=[0])
-    pack = pack.to(decoder.get_input_embeddings().weight.device)
+    pack = few_tokens(base)
     plan = _plan(base, pack)
     try:
         decoder(**_text_inputs(pack), plan=plan)

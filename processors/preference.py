@@ -28,6 +28,7 @@ from vlmpack.processors.image_inputs import company_of, divide
 from vlmpack.processors.images import ImageError, look_at, open_image
 from vlmpack.processors.messages import Message, RowError, has_images
 from vlmpack.processors.rows import PreferenceRow, read_row
+from vlmpack.reading import Reading
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class PreferenceProcessor:
         self.image_token_id = feature_token_id(processor) if sees else None
         self.pixel_tokens = pixel_tokens(processor) if sees else ()
         self.blank = BlankImages(processor.image_processor) if sees else None
+        self.reading = Reading(self.tokenizer, processor.image_processor if sees else None)
 
     @classmethod
     def from_pretrained(
@@ -173,6 +175,7 @@ class PreferenceProcessor:
             divide(self.processor, expanded.outputs, [each.outputs for each in alone]) if images else (),
             self._image_of(expanded, alone) if images else None,
             family_read_by(self.processor).both_ways,
+            self.reading,
         )
 
     def _check_texts(self, conversations: dict[str, list[Message]]) -> None:

@@ -43,11 +43,11 @@ def test_imports_run_one_way():
 
 
 def test_packages_stand_one_on_the_other():
-    above = {"vlmpack.costs": ["vlmpack.training"], "vlmpack.proof": ["vlmpack.training", "vlmpack.costs"]}
-    core = ["vlmpack.training", "vlmpack.costs", "vlmpack.proof"]
+    upper = ["vlmpack.training", "vlmpack.costs", "vlmpack.proof", "vlmpack.inspect", "vlmpack.commands"]
+    below = {"vlmpack.training": upper[1:4], "vlmpack.commands": upper[:4], "vlmpack.cli": upper}
     for module, targets in GRAPH.items():
-        package = module.rpartition(".")[0]
-        forbidden = above.get(package, core if package == "vlmpack" and module != "vlmpack.cli" else [])
+        package = module if module in (*upper, *below) else module.rpartition(".")[0]
+        forbidden = [each for each in upper if each not in (package, *below.get(package, []))]
         for target in targets:
             assert not target.startswith(tuple(forbidden)), f"{module} imports {target}, which stands on it"
 
@@ -56,14 +56,23 @@ def test_packages_stand_one_on_the_other():
 def test_only_processors_know_processors_and_nobody_the_folder_by_its_name(path):
     names = {name.split(".")[0] for name in imported(path)}
     assert "processors" not in names
-    if path.is_relative_to(ROOT / "vlmpack") and path != ROOT / "vlmpack" / "cli.py":
+    if path.is_relative_to(ROOT / "vlmpack") and not path.is_relative_to(ROOT / "vlmpack" / "commands"):
         assert not any(name.startswith("vlmpack.processors") for name in imported(path))
 
 
-def test_the_command_line_may_know_processors_because_nobody_knows_it():
-    """`vlmpack plan` begins with rows as users have them: it stands above the package and its processors."""
+def test_commands_may_know_processors_because_nobody_knows_them():
+    """They begin with rows as users have them: they stand above the package and its processors."""
     assert not [module for module, targets in GRAPH.items() if "vlmpack.cli" in targets]
-    assert not any(name.startswith("vlmpack.processors") for name in imported(ROOT / "vlmpack/cli.py", at_import=True))
+    for path in (ROOT / "vlmpack" / "commands").glob("*.py"):
+        assert not any(name.startswith("vlmpack.processors") for name in imported(path, at_import=True))
+
+
+def test_what_is_looked_at_knows_its_looks_by_one_door():
+    """`shown.py` imports `vlmpack.inspect` when it is asked, by name; nothing else below does."""
+    doors = [
+        path.name for path in FILES if "vlmpack.inspect" in path.read_text() and "import_module" in path.read_text()
+    ]
+    assert doors == ["shown.py"]
 
 
 def test_the_oracle_shares_nothing_with_what_it_judges():

@@ -26,6 +26,7 @@ _NEEDS_TRANSFORMERS = {
     "RewardModelConfig": "vlmpack.reward_model",
     "verify": "vlmpack.proof.verify",
 }
+_PARTS = ("inspect",)  # modules that are imported when first used
 
 __all__ = [
     "AttentionError",
@@ -43,10 +44,13 @@ __all__ = [
     "response_logps",
     "unpacked",
     *_NEEDS_TRANSFORMERS,
+    *_PARTS,
 ]
 
 
 def __getattr__(name: str):
+    if name in _PARTS:
+        return import_module(f"vlmpack.{name}")
     if name not in _NEEDS_TRANSFORMERS:
         raise AttributeError(f"module 'vlmpack' has no attribute {name!r}")
     return getattr(import_module(_NEEDS_TRANSFORMERS[name]), name)

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+from vlmpack.shown import Shown
+
 
 class ForestError(ValueError):
     """A forest, or something laid out by one, breaks the layout rules."""
 
 
 @dataclass(frozen=True)
-class Forest:
+class Forest(Shown):
     """Token segments in a forest, laid out in pre-order.
 
     A root is a prompt, or the image several prompts share; a leaf is a response. Pre-order keeps

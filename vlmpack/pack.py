@@ -11,11 +11,13 @@ from vlmpack import layout, masks
 from vlmpack.forest import Forest
 from vlmpack.image_counts import joined, running
 from vlmpack.prefix import Merged, merge
+from vlmpack.reading import Reading
 from vlmpack.sample import Sample, SampleError
+from vlmpack.shown import Shown
 
 
-@dataclass(frozen=True, eq=False)
-class Pack:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pack(Shown):
     """Samples laid out as one forest: what several have in common stands once, and the rest follows it.
 
     Token arrays are [1, T]; responses run over the samples' order, sample by sample.
@@ -41,6 +43,7 @@ class Pack:
         blocks: [1, T] for tokens that see their neighbours both ways, the number of their stretch; -1 for others.
         both_ways: the samples' own; the model must be of a family that sees so.
         padding: how many of the tokens count for nothing; see `vlmpack.padding`.
+        reading: how tokens and pixels are read back; None if the samples do not know, or not the same.
     """
 
     forest: Forest
@@ -62,6 +65,12 @@ class Pack:
     padding: int = 0
     contents: tuple[bytes, ...] = ()
     pixel_shapes: tuple[tuple[int, ...], ...] = ()
+    reading: Reading | None = None
+
+    def __repr__(self) -> str:
+        prompts = len(set(self.sample_of.tolist()))
+        counts = f"{prompts} prompts, {self.responses} responses, {self.tokens} tokens, {self.vision_passes} images"
+        return f"<Pack of {counts}, {len(self.pairs)} pairs>"
 
     @property
     def responses(self) -> int:
@@ -132,7 +141,13 @@ def lay_out(samples: Sequence[Sample], rows: Sequence[int], merged: Merged | Non
         padding=merged.padding,
         contents=tuple(image.content for image in run),
         pixel_shapes=tuple(tuple(getattr(image.tensors.get("pixel_values"), "shape", ())) for image in run),
+        reading=_reading(samples),
     )
+
+
+def _reading(samples: Sequence[Sample]) -> Reading | None:
+    first = samples[0].reading
+    return first if all(sample.reading is first for sample in samples) else None
 
 
 def _both_ways(samples: Sequence[Sample]) -> str | None:

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from vlmpack.image import ImageInputs
 from vlmpack.lengths import DIGEST, Lengths, SampleError, overlaps, room
+from vlmpack.reading import Reading
+from vlmpack.shown import Shown
 
 
-@dataclass(frozen=True, eq=False)
-class Sample:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sample(Shown):
     """A prompt and its responses in tokens, and which response is preferred to which.
 
     Attributes:
@@ -28,6 +30,7 @@ class Sample:
         both_ways: which tokens of the prompt see each other both ways: "image" (those of an image, or of images that
             stand side by side), "prompt" (all), or None. What such a token holds depends on those after it, so other
             samples share such a stretch whole or not at all. It follows from the model: `vlmpack.families`.
+        reading: how tokens and pixels are read back, for those who look at them; no result depends on it.
 
     Raises:
         SampleError: the prompt or a response is empty, a pair names a response that is not there, or images and
@@ -41,6 +44,11 @@ class Sample:
     images: tuple[ImageInputs, ...] = ()
     image_of: Int[Tensor, " L"] | None = None
     both_ways: str | None = None
+    reading: Reading | None = None
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.prompt_ids)} prompt tokens, {self.responses} responses, {len(self.images)} images"
+        return f"<Sample of {counts}, {len(self.pairs)} pairs>"
 
     def __post_init__(self) -> None:
         if len(self.prompt_ids) == 0:

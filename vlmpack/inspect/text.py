@@ -1,0 +1,138 @@
+"""A pack in a terminal: its segments as a tree, who sees whom, and what was saved."""
+
+from typing import Any
+
+import numpy as np
+
+from vlmpack.forest import Forest
+from vlmpack.inspect.exhibit import Exhibit, Segment, exhibit
+from vlmpack.pack import Pack
+from vlmpack.sample import Sample
+
+WIDEST = 60  # characters of a segment's text
+MOST_SEEN = 24  # segments whose seeing is shown as a table
+SAYINGS = {"all": "█", "earlier": "◣", "some": "▒", "none": "·"}
+
+
+def text(shown: Pack | Sample | Forest, processor: Any = None) -> str:
+    """What there is to see of a pack, a sample or a forest, in plain text; `print(pack)` prints it.
+
+    Args:
+        shown: what to look at.
+        processor: as for `vlmpack.inspect.draw`.
+
+    Returns:
+        Lines: what was saved; each segment with its tokens, its name, how many responses it stands for and what it
+        says; which segments each one sees.
+
+    Raises:
+        InspectError: `shown` is none of the three.
+    """
+    return rendered(exhibit(shown, processor))
+
+
+def rendered(exhibit: Exhibit) -> str:
+    """An exhibit as text.
+
+    Args:
+        exhibit: what there is to see.
+    """
+    lines = [f"{counted(exhibit)}: {exhibit.account}", "", *_tree(exhibit)]
+    if len(exhibit.segments) <= MOST_SEEN:
+        lines += ["", *_seen(exhibit)]
+    return "\n".join(lines)
+
+
+def counted(exhibit: Exhibit) -> str:
+    """How many prompts and responses there are; of a forest alone, trees and leaves.
+
+    Args:
+        exhibit: what there is to see.
+    """
+    prompt, response = ("tree", "leaf") if exhibit.pack is None else ("prompt", "response")
+    return (
+        f"{_many(len({each.prompt for each in exhibit.responses}), prompt)}, {_many(len(exhibit.responses), response)}"
+    )
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what if number == 1 else {'leaf': 'leaves'}.get(what, what + 's')}"
+
+
+def _tree(exhibit: Exhibit) -> list[str]:
+    """A line for each segment."""
+    rows = [("tokens", "segment", "for", "text" if exhibit.pieces else "")]
+    for segment in exhibit.segments:
+        last = segment.stop - 1
+        span = f"{segment.start}–{last}" if last > segment.start else f"{last}"
+        rows.append((span, "  " * segment.depth + segment.name, f"{segment.stands_for}", _says(exhibit, segment)))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return [
+        f"{span:>{widths[0]}}  {name:<{widths[1]}}  {times:>{widths[2]}}  {says}".rstrip()
+        for span, name, times, says in rows
+    ]
+
+
+def _says(exhibit: Exhibit, segment: Segment) -> str:
+    """The text of a segment, images by number, cut in the middle; then what it is preferred to."""
+    said = []
+    for part in segment.parts:
+        if part.place >= 0:
+            placed = exhibit.images[part.place]
+            said.append(f"[image {placed.image + 1}: {placed.tokens} tokens]")
+        elif (words := exhibit.text(part.start, part.stop)) is not None:
+            said.append(shortened(words.replace("\n", "⏎"), WIDEST))
+    ending = [each for each in exhibit.responses if each.path[-1] == segment.number and each.beats]
+    for each in ending:
+        said.append(f"  ({each.name} > {', '.join(exhibit.responses[row].name for row in each.beats)})")
+    return "".join(said)
+
+
+def shortened(words: str, most: int) -> str:
+    """A text with its middle left out if it is long.
+
+    Args:
+        words: one line.
+        most: characters that are kept.
+
+    Example:
+        >>> shortened("a long text indeed", 9)
+        'a lo…deed'
+    """
+    if len(words) <= most:
+        return words
+    kept = most - 1
+    return words[: kept // 2] + "…" + words[len(words) - (kept - kept // 2) + kept % 2 :] if kept > 1 else "…"
+
+
+def _seen(exhibit: Exhibit) -> list[str]:
+    """A table of segments: in rows those that look, in columns those that are seen."""
+    names = [_abbreviation(segment) for segment in exhibit.segments]
+    widest = max(map(len, names))
+    lines = [f"{'sees':>{widest}}  " + " ".join(f"{name:<{max(1, len(name))}}" for name in names)]
+    for segment, name in zip(exhibit.segments, names, strict=True):
+        marks = [SAYINGS[how_seen(exhibit, segment, other)] for other in exhibit.segments]
+        lines.append(f"{name:>{widest}}  " + " ".join(f"{m:<{len(n)}}" for m, n in zip(marks, names, strict=True)))
+    return [line.rstrip() for line in lines] + ["(█ all of it, ◣ the tokens up to its own, · nothing)"]
+
+
+def _abbreviation(segment: Segment) -> str:
+    return segment.name.removeprefix("prompts ").removeprefix("prompt ").replace(" … ", "…").replace(", ", ",")
+
+
+def how_seen(exhibit: Exhibit, query: Segment, key: Segment) -> str:
+    """How much of one segment the tokens of another see: "all", "earlier" (up to their own), "some" or "none".
+
+    Args:
+        exhibit: of both.
+        query: the one that looks.
+        key: the one that is seen.
+    """
+    looks, seen = np.arange(query.start, query.stop)[:, None], np.arange(key.start, key.stop)[None, :]
+    mask = (seen <= looks) & (looks < exhibit.reach[seen])
+    mask |= (exhibit.blocks[seen] == exhibit.blocks[looks]) & (exhibit.blocks[looks] >= 0)
+    if mask.all() and (query is not key or mask.size > 1):
+        return "all"
+    if not mask.any():
+        return "none"
+    return "earlier" if query is key and (mask == (seen <= looks)).all() else "some"

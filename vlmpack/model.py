@@ -1,5 +1,7 @@
 """Running a pack through a transformers model. The only file that knows transformers' attention hooks."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
@@ -74,12 +76,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def run(model: nn.Module, pack: Pack, **arguments: Any) -> Any:
+def run(model: nn.Module, pack: Pack, listener: Callable | None = None, **arguments: Any) -> Any:
     """Call the model on a pack and return what it returns.
 
     Args:
         model: enabled; may be wrapped.
         pack: on the model's device.
+        listener: is told what each layer attends with; see `Plan.listener`.
         arguments: further arguments of the model's forward, such as `logits_to_keep`.
 
     Raises:
@@ -91,7 +94,7 @@ def run(model: nn.Module, pack: Pack, **arguments: Any) -> Any:
         raise AttentionError(f"{type(base).__name__} does not know packs yet; call vlmpack.enable(model) first")
     support.check_length(base, max(map(sum, zip(pack.forest.depths, pack.forest.lengths, strict=True))))
     _check_family(base, pack)
-    plan = _plan(base, pack)
+    plan = replace(_plan(base, pack), listener=listener)
     inputs = _text_inputs(pack) | {"position_ids": position_ids(base, pack)} | _token_types(base, pack)
     with placed(base, pack):
         outputs = model(**inputs, plan=plan, **_cast_images(base, pack.images), **arguments)
@@ -220,6 +223,8 @@ def _attention(
         _refuse_extras(module, plan, others)
         plan.layers.add(module.layer_idx)
         window, plan = _window(module, sliding_window), plan.of_layer(_kind(module))
+        if plan.listener is not None:
+            plan.listener(module.layer_idx, query, key, plan, window, settings)
         try:
             output = attend(query, key, value, plan, window, settings)
         except AttentionError as error:

@@ -65,6 +65,7 @@ class Plan:
         block_layers: the kind of layers in which they do; None for all.
         window_cuts_blocks: whether a sliding window holds inside such a stretch too.
         layers: the layers that have attended through this plan; each adds its index.
+        listener: is told what each layer attends with: its index, query, key, plan, window and settings.
     """
 
     backend: str
@@ -76,6 +77,7 @@ class Plan:
     block_layers: str | None = None
     window_cuts_blocks: bool = False
     layers: set[int] = field(default_factory=set)
+    listener: Callable | None = None
     _made: dict = field(default_factory=dict, repr=False)
 
     def of_layer(self, kind: str | None) -> "Plan":

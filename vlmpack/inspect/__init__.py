@@ -1,6 +1,21 @@
 """Looking at packs: in a notebook, as a picture, in a terminal; and at what a model really attends to."""
 
+from importlib import import_module
+
 from vlmpack.inspect.exhibit import InspectError
 from vlmpack.inspect.text import text
 
-__all__ = ["InspectError", "text"]
+_LATER = {  # what takes a while to import, and is not needed to print a pack
+    "attention_weights": "weights",
+    "draw": "drawing",
+    "html": "page",
+    "page": "page",
+}
+
+__all__ = ["InspectError", "text", *_LATER]
+
+
+def __getattr__(name: str):
+    if name not in _LATER:
+        raise AttributeError(f"module 'vlmpack.inspect' has no attribute {name!r}")
+    return getattr(import_module(f"vlmpack.inspect.{_LATER[name]}"), name)

@@ -25,6 +25,15 @@ SETTINGS = {name: {"loss_type": name, **NEEDED.get(name, {})} for name in LOSSES
     "adjacent": {"pairing": "adjacent"},
 }
 
+# Each differs from the others in how packs could change it; the other formulas of pairs are trained in the slow ones.
+FAST = ("sigmoid", "ipo", "aot", "orpo", "plackett_luce", "mpo", "one prompt, one weight", "lists, one weight", "best")
+
+
+def slow_but(fast: tuple[str, ...], cases: dict) -> list:
+    """Cases by name, those that are not among the fast ones marked as slow."""
+    marks = {name: () if name in fast else (pytest.mark.slow,) for name in cases}
+    return [pytest.param(case, id=name, marks=marks[name]) for name, case in cases.items()]
+
 
 def ranked(count: int = 8) -> list:
     """Text samples with all pairs of a ranking with ties, of different sizes."""
@@ -37,7 +46,7 @@ def ranked(count: int = 8) -> list:
     return made
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("settings", slow_but(FAST, SETTINGS))
 def test_every_loss_trains_packed_as_unpacked_whatever_the_packs(settings, tmp_path):
     common = {"steps": 4, "optim": "sgd", "learning_rate": 0.05, "beta": 0.5, "rows": ranked(), **settings}
     common |= {"lr_scheduler_type": "constant", "gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}

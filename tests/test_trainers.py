@@ -49,8 +49,15 @@ def curve(trainer) -> torch.Tensor:
     return torch.tensor([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
 
 
-@pytest.mark.parametrize("kind", ["dpo", "reward"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw_torch"])
+@pytest.mark.parametrize(
+    ("kind", "optimizer"),
+    [
+        ("dpo", "sgd"),
+        ("reward", "adamw_torch"),
+        pytest.param("dpo", "adamw_torch", marks=pytest.mark.slow),
+        pytest.param("reward", "sgd", marks=pytest.mark.slow),
+    ],
+)
 def test_packing_and_max_tokens_change_no_loss_and_no_parameter_over_20_steps(kind, optimizer, tmp_path):
     settings = {"optim": optimizer, "learning_rate": 1e-2 if optimizer == "sgd" else 1e-3}
     expected = train(kind, tmp_path, packing=False, **settings)

@@ -13,7 +13,7 @@ from vlmpack.image_counts import joined, running
 from vlmpack.prefix import Merged, merge
 from vlmpack.reading import Reading
 from vlmpack.sample import Sample, SampleError
-from vlmpack.shown import Shown
+from vlmpack.shown import Shown, enumerated
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,8 +69,8 @@ class Pack(Shown):
 
     def __repr__(self) -> str:
         prompts = len(set(self.sample_of.tolist()))
-        counts = f"{prompts} prompts, {self.responses} responses, {self.tokens} tokens, {self.vision_passes} images"
-        return f"<Pack of {counts}, {len(self.pairs)} pairs>"
+        counts = {"prompt": prompts, "response": self.responses, "token": self.tokens, "image": self.vision_passes}
+        return f"<Pack of {enumerated({**counts, 'pair': len(self.pairs)})}>"
 
     @property
     def responses(self) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from vlmpack.image import ImageInputs
 from vlmpack.lengths import DIGEST, Lengths, SampleError, overlaps, room
 from vlmpack.reading import Reading
-from vlmpack.shown import Shown
+from vlmpack.shown import Shown, enumerated
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,8 +47,8 @@ class Sample(Shown):
     reading: Reading | None = None
 
     def __repr__(self) -> str:
-        counts = f"{len(self.prompt_ids)} prompt tokens, {self.responses} responses, {len(self.images)} images"
-        return f"<Sample of {counts}, {len(self.pairs)} pairs>"
+        counts = {"prompt token": len(self.prompt_ids), "response": self.responses, "image": len(self.images)}
+        return f"<Sample of {enumerated({**counts, 'pair': len(self.pairs)})}>"
 
     def __post_init__(self) -> None:
         if len(self.prompt_ids) == 0:

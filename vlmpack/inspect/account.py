@@ -35,11 +35,8 @@ class Account:
             >>> print(Account((372, 75), (12, 2), (6000, 1500)))
             75 tokens stand for 372 (4.96x), 2 vision passes for 12 (6.00x), 1,500 query-key pairs for 6,000 (4.00x)
         """
-        what = [
-            (self.tokens, "tokens stand for"),
-            (self.passes, "vision passes for"),
-            (self.cells, "query-key pairs for"),
-        ]
+        passes = "vision pass for" if self.passes[1] == 1 else "vision passes for"
+        what = [(self.tokens, "tokens stand for"), (self.passes, passes), (self.cells, "query-key pairs for")]
         return ", ".join(
             f"{packed:,} {words} {alone:,} ({alone / packed:.2f}x)" for (alone, packed), words in what if alone
         )

@@ -47,14 +47,15 @@ def responses(pack: Pack) -> tuple[Response, ...]:
     found = []
     for number, (row, end) in enumerate(zip(rows, ends, strict=True)):
         hue = number - first.setdefault(row, number)
+        path = path_to(pack.forest, end)
         found.append(
             Response(
                 name=f"{letters[row]}{hue + 1}",
                 prompt=letters[row],
                 row=row,
                 hue=hue,
-                path=path_to(pack.forest, end),
-                prompt_tokens=int(pack.position_ids[0, end]) + 1 - lengths[number],
+                path=path,
+                prompt_tokens=pack.forest.depths[path[-1]] + end + 1 - pack.forest.starts[path[-1]] - lengths[number],
                 tokens=lengths[number],
                 beats=tuple(rejected for preferred, rejected in pairs if preferred == number),
             )

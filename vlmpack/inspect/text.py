@@ -8,6 +8,7 @@ from vlmpack.forest import Forest
 from vlmpack.inspect.exhibit import Exhibit, Segment, exhibit
 from vlmpack.pack import Pack
 from vlmpack.sample import Sample
+from vlmpack.shown import enumerated
 
 WIDEST = 60  # characters of a segment's text
 MOST_SEEN = 24  # segments whose seeing is shown as a table
@@ -50,13 +51,7 @@ def counted(exhibit: Exhibit) -> str:
         exhibit: what there is to see.
     """
     prompt, response = ("tree", "leaf") if exhibit.pack is None else ("prompt", "response")
-    return (
-        f"{_many(len({each.prompt for each in exhibit.responses}), prompt)}, {_many(len(exhibit.responses), response)}"
-    )
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number:,} {what if number == 1 else {'leaf': 'leaves'}.get(what, what + 's')}"
+    return enumerated({prompt: len({each.prompt for each in exhibit.responses}), response: len(exhibit.responses)})
 
 
 def _tree(exhibit: Exhibit) -> list[str]:

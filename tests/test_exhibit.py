@@ -1,0 +1,172 @@
+"""What there is to see of a pack: names, parts, images and sums by hand."""
+
+from dataclasses import replace
+
+import jaxtyping
+import pytest
+import torch
+from tiny import picture, sample, woven
+
+import scenes
+import vlmpack
+from vlmpack import Forest, Sample
+from vlmpack.inspect import InspectError, text
+from vlmpack.inspect.exhibit import Part, exhibit
+from vlmpack.processors import PreferenceProcessor
+
+
+def packed(*samples, **settings):
+    (pack,) = vlmpack.pack(samples, **settings)
+    return pack
+
+
+def names(shown):
+    return [(each.name, each.kind, each.hue, each.stands_for) for each in exhibit(shown).segments]
+
+
+def test_prompts_are_lettered_and_responses_numbered():
+    pack = packed(
+        sample([1, 2, 3], [[3, 1], [2, 4, 0], [2, 5]], [(0, 1), (0, 2)]),  # two responses begin alike
+        sample([1, 2, 4], [[5, 6], [7]], [(1, 0)]),  # and so do two prompts
+    )
+    assert names(pack) == [
+        ("prompts A, B", "prompt", -1, 5),
+        ("prompt A", "prompt", -1, 3),
+        ("A1", "response", 0, 1),
+        ("A2, A3", "shared", -1, 2),
+        ("A2", "response", 1, 1),
+        ("A3", "response", 2, 1),
+        ("prompt B", "prompt", -1, 2),
+        ("B1", "response", 0, 1),
+        ("B2", "response", 1, 1),
+    ]
+    first, *_, last = exhibit(pack).responses
+    assert (first.name, first.row, first.prompt_tokens, first.tokens, first.beats) == ("A1", 0, 3, 2, (1, 2))
+    assert (last.name, last.row, last.prompt_tokens, last.tokens, last.beats) == ("B2", 1, 3, 1, (3,))
+
+
+def test_a_response_that_goes_on_as_another_prompt_is_both():
+    pack = packed(sample([1, 2], [[3, 4], [9]], [(0, 1)]), sample([1, 2, 3, 4, 5], [[6], [7]], [(0, 1)]))
+    assert names(pack)[:3] == [
+        ("prompts A, B", "prompt", -1, 4),
+        ("A1 (prompt B)", "shared", -1, 3),
+        ("prompt B", "prompt", -1, 2),
+    ]
+
+
+def test_equal_responses_end_in_one_segment():
+    assert names(packed(sample([1], [[2, 3], [2, 3], [4]], [(0, 2)]))) == [
+        ("prompt A", "prompt", -1, 3),
+        ("A1, A2", "shared", -1, 2),
+        ("A3", "response", 2, 1),
+    ]
+
+
+def test_what_fills_a_tree_up_is_padding():
+    rows = packed(sample([1, 2], [[3, 4, 5], [6]], [(0, 1)]), sharing="none", padding=True)
+    assert [name for name, *_ in names(rows)] == ["prompt A", "A1", "prompt A", "A2", "padding"]
+
+
+def test_rows_keep_their_numbers_in_every_pack():
+    samples = [sample([k, 2], [[3], [4]], [(0, 1)]) for k in range(1, 5)]
+    found = [[each.row for each in exhibit(pack).responses] for pack in vlmpack.pack(samples, max_tokens=8)]
+    assert found == [[0, 0, 1, 1], [2, 2, 3, 3]]
+
+
+def test_images_are_parts_by_their_place():
+    pack = packed(
+        woven([1, picture(1), 2, picture(2)], [[3], [4]], [(0, 1)]),
+        woven([5, picture(2)], [[3], [4]], [(0, 1)]),
+    )
+    shown = exhibit(pack)
+    assert shown.segments[0].parts == (Part(0, 1), Part(1, 5, 0), Part(5, 6), Part(6, 10, 1))
+    assert [(each.image, each.tokens) for each in shown.images] == [(0, 4), (1, 4), (1, 4)]
+    assert len(shown.thumbnails) == 2
+
+
+def test_what_was_saved_is_counted_by_hand():
+    pack = packed(woven([picture(1), 2], [[3, 4], [5], [3, 6]], [(0, 1)]))  # 5 + [3] + [4] + [6] + [5] tokens
+    account = exhibit(pack).account
+    assert account.tokens == (7 + 6 + 7, 9)
+    assert account.passes == (3, 1)
+    assert account.cells == (28 + 21 + 28, 15 + 6 + 7 + 7 + 6)
+    assert str(account) == (
+        "9 tokens stand for 20 (2.22x), 1 vision pass for 3 (3.00x), 41 query-key pairs for 77 (1.88x)"
+    )
+
+
+def test_tokens_that_see_each_other_both_ways_are_counted():
+    prompt = Sample(torch.tensor([1, 2, 3]), (torch.tensor([4]), torch.tensor([5])), both_ways="prompt")
+    assert exhibit(packed(prompt)).account.cells == (2 * (3 * 3 + 4), 3 * 3 + 4 + 4)
+
+
+def test_a_forest_shows_its_leaves():
+    shown = exhibit(Forest((-1, 0, 0, -1), (3, 2, 1, 4)))
+    assert [(each.name, each.kind, each.hue) for each in shown.segments] == [
+        ("segment 0", "prompt", -1),
+        ("segment 1", "response", 0),
+        ("segment 2", "response", 1),
+        ("segment 3", "prompt", -1),
+    ]
+    assert shown.account.tokens == (5 + 4 + 4, 10)
+
+
+def test_the_arrays_are_the_packs_own_also_where_they_are_wrong():
+    pack = packed(sample([1, 2], [[3], [4]], [(0, 1)]))
+    wrong = replace(pack, reach=torch.full_like(pack.reach, 4), position_ids=torch.arange(4)[None])
+    assert exhibit(wrong).reach.tolist() == [4, 4, 4, 4]
+    assert exhibit(wrong).position.tolist() == [0, 1, 2, 3]
+    assert "▒" not in text(pack)
+    assert text(wrong).splitlines()[-2].split() == ["A2", "█", "█", "◣"]
+
+
+def test_what_cannot_be_looked_at_is_refused():
+    jaxtyping.config.update("jaxtyping_disable", True)  # which would refuse it first, in tests alone
+    try:
+        with pytest.raises(InspectError, match="a list cannot be looked at; give a Pack, a Sample or a Forest"):
+            text([1, 2])
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+SCENE = """\
+1 prompt, 4 responses: 37 tokens stand for 120 (3.24x), 1 vision pass for 4 (4.00x), 670 query-key pairs for 1,860 (2.78x)
+
+tokens  segment   for  text
+  0–26  prompt A    4  <s>USER: [image 1: 16 tokens]⏎What is there? ASSISTANT:
+    27    A1, A4    2   yellow
+ 28–29      A1      1   cross</s>  (A1 > A4)
+ 30–31      A4      1   square</s>
+    32    A2, A3    2   green
+ 33–34      A2      1   cross</s>  (A2 > A1, A3, A4)
+ 35–36      A3      1   square</s>  (A3 > A4)
+
+ sees  A A1,A4 A1 A4 A2,A3 A2 A3
+    A  ◣ ·     ·  ·  ·     ·  ·
+A1,A4  █ ◣     ·  ·  ·     ·  ·
+   A1  █ █     ◣  ·  ·     ·  ·
+   A4  █ █     ·  ◣  ·     ·  ·
+A2,A3  █ ·     ·  ·  ◣     ·  ·
+   A2  █ ·     ·  ·  █     ◣  ·
+   A3  █ ·     ·  ·  █     ·  ◣
+(█ all of it, ◣ the tokens up to its own, · nothing)"""
+
+
+def test_print_shows_a_sample_and_its_pack_alike():
+    made = PreferenceProcessor(scenes.processor())(scenes.rows(2, seed=3, questions=2)[0])
+    assert str(made) == SCENE
+    assert str(packed(made)) == SCENE
+    assert repr(packed(made)) == "<Pack of 1 prompt, 4 responses, 37 tokens, 1 image, 5 pairs>"
+    assert repr(made) == "<Sample of 27 prompt tokens, 4 responses, 1 image, 5 pairs>"
+
+
+def test_without_a_tokenizer_segments_are_shown_without_text():
+    made = PreferenceProcessor(scenes.processor())(scenes.rows(2, seed=3, questions=2)[0])
+    assert "yellow" not in text(replace(made, reading=None))
+    assert "yellow" in text(replace(made, reading=None), processor=scenes.tokenizer())
+
+
+def test_a_long_pack_is_shown_without_the_table():
+    pack = packed(sample([1], [[k, 3] for k in range(2, 22)] + [[k] for k in range(2, 22)], [(0, 1)]))
+    assert "sees" not in text(pack)
+    assert len(text(pack).splitlines()) == 3 + len(pack.forest.parents)

@@ -135,9 +135,7 @@ class Exhibit:
 
     def text(self, start: int, stop: int) -> str | None:
         """What neighbouring tokens of one segment say; None if nothing says how they are read."""
-        if self.reading is None or self.pack is None:
-            return None
-        return self.reading.text(self.pack.input_ids[0, start:stop].tolist())
+        return None if self.pieces is None else "".join(self.pieces[start:stop])
 
 
 def exhibit(shown: Pack | Sample | Forest, processor: Any = None) -> Exhibit:

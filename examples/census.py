@@ -62,7 +62,7 @@ RELEASED = {
     "qwen3_omni_moe_thinker": VISION_START,
 }
 EXCLUDED = {"video_llava": "cannot be verified with transformers 5.17, where its images have other argument names"}
-RULES = {  # a line of README for each rule of vlmpack/families.py
+RULES = {  # a line of docs/models.md for each rule of vlmpack/families.py
     "the tokens of an image see each other both ways": lambda f: f.both_ways == "image",
     "but only if `use_bidirectional_attention` says so": lambda f: f.only_if is not None,
     "and only in layers of sliding attention": lambda f: f.layers == "sliding_attention",
@@ -158,7 +158,7 @@ def proven_page(found: dict[str, tuple[str, str]]) -> str:
 
 
 def supported() -> str:
-    """README's table of the families that are accepted, and of what each needs to be told."""
+    """The table of the families that are accepted, and of what each needs to be told."""
     lines = ["| | model types |", "|---|---|"]
     for title, names in (("image and text", proven.IMAGE_TEXT), ("text only", proven.TEXT)):
         lines.append(f"| {title} ({len(names)}) | {', '.join(names)} |")
@@ -169,9 +169,9 @@ def supported() -> str:
     return "\n".join(lines)
 
 
-def write_readme() -> None:
-    """Put the table into README, between its marks."""
-    path = ROOT / "README.md"
+def write_docs() -> None:
+    """Put the table into docs/models.md, between its marks."""
+    path = ROOT / "docs" / "models.md"
     before, rest = path.read_text().split(BEGIN)
     path.write_text(f"{before}{BEGIN}\n{supported()}\n{END}{rest.split(END)[1]}")
 
@@ -198,10 +198,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--types", nargs="*", help="model types to print; without them all are verified and written")
     parser.add_argument("--check", action="store_true", help="verify the families that are accepted, write nothing")
-    parser.add_argument("--readme", action="store_true", help="write README's table from vlmpack/proven.py")
+    parser.add_argument("--docs", action="store_true", help="write the table of docs/models.md from vlmpack/proven.py")
     args = parser.parse_args()
-    if args.readme:
-        write_readme()
+    if args.docs:
+        write_docs()
     elif args.check:
         sys.exit("\n".join(check()) or 0)
     elif args.types:
@@ -217,7 +217,7 @@ def write_all() -> None:
     found = census([*IMAGE_TEXT, *TEXT])
     (ROOT / "assets" / "families.md").write_text(page(found))
     (ROOT / "vlmpack" / "proven.py").write_text(proven_page(found))
-    subprocess.run([sys.executable, __file__, "--readme"], check=True)  # a fresh process reads the new proven.py
+    subprocess.run([sys.executable, __file__, "--docs"], check=True)  # a fresh process reads the new proven.py
     print(f"wrote assets/families.md and vlmpack/proven.py: {dict(Counter(outcome for outcome, _ in found.values()))}")
 
 

@@ -96,7 +96,11 @@ class PreferenceProcessor:
         return cls(AutoProcessor.from_pretrained(path, **options), config)
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Save the transformers processor, so that the folder loads anywhere."""
+        """Save the transformers processor, so that the folder loads anywhere.
+
+        Args:
+            path: folder; made if it is not there.
+        """
         self.processor.save_pretrained(path)
 
     @property

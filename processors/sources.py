@@ -19,8 +19,11 @@ def load_rows(source: str, split: str = "train") -> Dataset:
             `Dataset.save_to_disk`, or a name on the hub.
         split: of a hub dataset or a saved `DatasetDict`.
 
+    Returns:
+        A map-style data set of rows as they are; trainers and `PreferenceProcessor` read them.
+
     Raises:
-        SourceError: there is nothing there, or it holds no rows.
+        SourceError: there is nothing there, it cannot be read, or it holds no rows or not that split.
     """
     path = Path(source)
     if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):

@@ -82,7 +82,11 @@ class Forest(Shown):
         return self.starts[-1] + self.lengths[-1]
 
     def ancestors(self, segment: int) -> tuple[int, ...]:
-        """The segments before this one on its path, root first."""
+        """The segments before this one on its path, root first.
+
+        Args:
+            segment: its index, 0 to S - 1.
+        """
         path: list[int] = []
         while (segment := self.parents[segment]) >= 0:
             path.append(segment)

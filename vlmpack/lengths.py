@@ -64,6 +64,9 @@ class Lengths:
     def truncated(self, max_length: int | None) -> "Lengths":
         """The lengths after `Sample.truncated(max_length)`.
 
+        Args:
+            max_length: tokens of prompt + one response. None: nothing is cut.
+
         Raises:
             SampleError: the prompt leaves no room for a response.
         """

@@ -93,7 +93,12 @@ class Pack(Shown):
         return self.forest.tokens
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> "Pack":
-        """The pack with every tensor on the device."""
+        """The pack with every tensor on the device.
+
+        Args:
+            device: as for `Tensor.to`.
+            non_blocking: likewise; for packs in page-locked memory.
+        """
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Pack":

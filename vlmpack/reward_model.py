@@ -29,7 +29,7 @@ class RewardModelConfig(PretrainedConfig):
         self.backbone_config = backbone_config
 
     def get_text_config(self, *arguments: Any, **options: Any) -> PretrainedConfig:
-        """The decoder's configuration: its vocabulary and hidden size are the reward model's."""
+        """As in `PreTrainedConfig`: the decoder's, whose vocabulary and hidden size are the reward model's."""
         if getattr(self, "backbone_config", None) is None:
             return super().get_text_config(*arguments, **options)
         return self.backbone_config.get_text_config(*arguments, **options)
@@ -114,16 +114,23 @@ class RewardModel(PreTrainedModel):
         return self.head(run(self.model, pack).last_hidden_state[0, pack.ends])
 
     def head(self, hidden: Float[Tensor, "R H"]) -> Float[Tensor, " R"]:
-        """Rewards of last hidden states, in float32 whatever the backbone: bfloat16 cannot tell 3.00 from 3.01."""
+        """Rewards of last hidden states, in float32 whatever the backbone: bfloat16 cannot tell 3.00 from 3.01.
+
+        Args:
+            hidden: [R, H] the last hidden state at each response's last token.
+
+        Returns:
+            [R] rewards.
+        """
         with torch.autocast(hidden.device.type, enabled=False):
             return self.score(hidden.to(self.score.weight.dtype))[:, 0]
 
     def get_input_embeddings(self) -> nn.Module:
-        """The backbone's token embedding."""
+        """As in `PreTrainedModel`: the backbone's token embedding."""
         return self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the backbone's token embedding."""
+        """As in `PreTrainedModel`: replace the backbone's token embedding."""
         self.model.set_input_embeddings(value)
 
     @torch.no_grad()

@@ -134,6 +134,9 @@ class Sample(Shown):
     def truncated(self, max_length: int | None) -> "Sample":
         """Cut response tails so that prompt + response is at most `max_length` tokens; never the prompt.
 
+        Args:
+            max_length: tokens of prompt + one response. None: nothing is cut.
+
         Raises:
             SampleError: the prompt leaves no room for a response.
         """

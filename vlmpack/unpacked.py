@@ -59,7 +59,14 @@ def rewards(reward_model: nn.Module, samples: Sequence[Sample]) -> Float[Tensor,
 
 @contextmanager
 def own_attention(model: nn.Module) -> Iterator[None]:
-    """Give a model transformers' own attention for a while: SDPA, or eager where that would leave something out."""
+    """Give a model transformers' own attention for a while: SDPA, or eager where that would leave something out.
+
+    Args:
+        model: enabled or not; afterwards it has what it had before.
+
+    Returns:
+        A context manager.
+    """
     changed = [(m, own) for m in model.modules() if (own := _other_attention(m)) is not None]
     before = [decoder.config._attn_implementation for decoder, _ in changed]
     for decoder, own in changed:

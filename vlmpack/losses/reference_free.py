@@ -21,8 +21,9 @@ def sft(
 
         loss = -policy_w / mean_length
 
-    The mean over a batch's pairs is the mean over all tokens of their preferred responses, as in TRL. A long
-    response counts more than a short one, as it does in supervised fine-tuning.
+    Wang et al., 2024, section 3.2, the generation loss (https://arxiv.org/abs/2411.10442), averaged as in TRL: the
+    mean over a batch's pairs is the mean over all tokens of their preferred responses. A long response counts more
+    than a short one, as it does in supervised fine-tuning.
 
     Args:
         policy_logps: [R] summed log-probability of each response, nats. Carries the gradient.

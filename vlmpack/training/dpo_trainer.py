@@ -28,6 +28,10 @@ class DPOTrainer(ReferencingTrainer):
         args: settings.
         ref_model: the frozen reference; made as said above if None.
         others: as for `PreferenceTrainer`.
+
+    Raises:
+        ConfigError: `ref_model` is the model itself, the model has no language-model head, or settings do not go
+            together.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class DPOTrainer(ReferencingTrainer):
         return self.args.compares_whole_batches
 
     def scores(self, model: nn.Module, unit: Pack | Sample) -> Float[Tensor, " R"]:
-        """Summed log-probability of each response, nats."""
+        """See `PreferenceTrainer`; scores are summed log-probabilities, nats."""
         return response_logps(model, unit) if isinstance(unit, Pack) else unpacked.response_logps(model, [unit])
 
     def judge(self, scored: Scored) -> Judgement:

@@ -24,15 +24,30 @@ class EvaluatingTrainer(LoadingTrainer):
     """A trainer that averages over all pairs of a data set: a pair weighs the same in whichever batch it stands."""
 
     def judged(self, model: nn.Module, tasks: Sequence[Task], mean_length: Tensor) -> Judgement:
-        """What is made of a batch, without gradient; `mean_length` is that of the data set's preferred responses."""
+        """What is made of a batch, without gradient; each trainer's own.
+
+        Args:
+            model: prepared, in evaluation mode.
+            tasks: what this rank computes of the batch.
+            mean_length: tokens of a preferred response, averaged over the data set's pairs.
+        """
         raise NotImplementedError
 
     def say(self, text: str) -> None:
-        """Tell the user, once over all ranks."""
+        """Tell the user, once over all ranks.
+
+        Args:
+            text: what to say; nothing is said if it is empty.
+        """
         raise NotImplementedError
 
     def surveyed(self, rows: Any, name: str) -> Any:
-        """A data set with its unusable rows set aside."""
+        """A data set with its unusable rows set aside.
+
+        Args:
+            rows: map-style data set, stream, dict of data sets, name of one, or None.
+            name: of the data set, for messages.
+        """
         raise NotImplementedError
 
     def evaluate(
@@ -55,7 +70,7 @@ class EvaluatingTrainer(LoadingTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Loss, metrics and scores of all pairs."""
+        """As in `Trainer`; loss, metrics and scores are of all pairs."""
         model = self.prepared_for_evaluation()
         self.callback_handler.eval_dataloader = dataloader
         rows = dataloader.dataset.rows
@@ -112,7 +127,11 @@ class EvaluatingTrainer(LoadingTrainer):
         return self.model_wrapped
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
-        """The sum of every rank's value."""
+        """The sum of every rank's value.
+
+        Args:
+            value: of this rank; of the same shape on all.
+        """
         return self.accelerator.reduce(value, reduction="sum")
 
 

@@ -44,7 +44,11 @@ class LoadingTrainer(RestoringTrainer):
     training_loader: DataLoader | None = None
 
     def get_train_dataloader(self) -> DataLoader:
-        """As in `Trainer`; the batches of an optimizer step come as empty ones and one with all of the rank's rows."""
+        """As in `Trainer`; the batches of an optimizer step come as empty ones and one with all of the rank's rows.
+
+        Raises:
+            ConfigError: there is no training data set.
+        """
         rows, args = self.train_dataset, self.args
         if rows is None:
             raise ConfigError("there is no train_dataset to train on; give one to the trainer")
@@ -58,7 +62,11 @@ class LoadingTrainer(RestoringTrainer):
         return self.training_loader
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """As in `Trainer`; every row is computed once, whatever the number of ranks."""
+        """As in `Trainer`; every row is computed once, whatever the number of ranks.
+
+        Raises:
+            ConfigError: there is no evaluation data set.
+        """
         if eval_dataset is None and self.eval_dataset is None:
             raise ConfigError("there is no eval_dataset to evaluate on; give one to the trainer, or to evaluate()")
         named = isinstance(eval_dataset, str)
@@ -81,7 +89,12 @@ class LoadingTrainer(RestoringTrainer):
         return self._loader(rows, batches, self._filler(rows), sharing)
 
     def tasks(self, inputs: dict[str, Any], loader: DataLoader) -> list[Task]:
-        """What this rank computes of a batch: as many tasks as every other rank, if need be of nothing."""
+        """What this rank computes of a batch: as many tasks as every other rank, if need be of nothing.
+
+        Args:
+            inputs: the batch, from the collator.
+            loader: what gave it.
+        """
         rows, filling = loader.dataset.rows, loader.collate_fn.filler
         tasks = [Task(*each, rows) for each in zip(inputs["units"], inputs["places"], strict=True)]
         if self.accelerator.num_processes == 1:

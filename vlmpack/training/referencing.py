@@ -63,7 +63,7 @@ class ReferencingTrainer(PreferenceTrainer):
             self.add_callback(_AskBeforeFirstStep(self))
 
     def reference_scores(self, task: Task) -> Float[Tensor, " R"] | None:
-        """Summed log-probability of each response under the reference, nats; None if no loss asks for it."""
+        """As in `PreferenceTrainer`: log-probabilities under the reference, nats; None if no loss asks for them."""
         if not self.args.needs_reference:
             return None
         if not self.asks_once:
@@ -74,7 +74,11 @@ class ReferencingTrainer(PreferenceTrainer):
 
     @torch.no_grad()
     def ask(self, task: Task) -> Float[Tensor, " R"]:
-        """What the reference itself says of a task's responses, nats."""
+        """What the reference itself says of a task's responses, nats.
+
+        Args:
+            task: on the model's device.
+        """
         self.reference_forwards += 1
         if self.ref_model is not None:
             with self.accelerator.autocast():  # a model that is not prepared yet has none of its own
@@ -89,7 +93,11 @@ class ReferencingTrainer(PreferenceTrainer):
         return logps
 
     def train(self, *arguments: Any, **options: Any) -> TrainOutput:
-        """As in `Trainer`; first the reference is asked for what is not known yet, before any weight changes."""
+        """As in `Trainer`; first the reference is asked for what is not known yet, before any weight changes.
+
+        Raises:
+            ConfigError: the reference shall be asked once, and the rows are a stream.
+        """
         if self.asks_once:
             if not isinstance(self.train_dataset, SurveyedRows):
                 raise ConfigError("precompute_ref_log_probs=True needs rows that can be read twice; a stream cannot")
@@ -108,6 +116,10 @@ class ReferencingTrainer(PreferenceTrainer):
 
     def ask_for_all(self, rows: SurveyedRows, name: str) -> None:
         """Know the reference's log-probabilities of a data set: from the disk, and what is missing there by asking.
+
+        Args:
+            rows: of the data set.
+            name: of it, for messages.
 
         Raises:
             ConfigError: some are missing, and the reference is no longer there to be asked.

@@ -25,6 +25,9 @@ class RewardTrainer(PreferenceTrainer):
         model: a `vlmpack.RewardModel`.
         args: settings.
         others: as for `PreferenceTrainer`.
+
+    Raises:
+        ConfigError: the model is no `RewardModel`, its head would not be trained, or settings do not go together.
     """
 
     def __init__(self, model: nn.Module, args: RewardConfig | None = None, **others: Any) -> None:
@@ -50,7 +53,7 @@ class RewardTrainer(PreferenceTrainer):
         return surveyed
 
     def scores(self, model: nn.Module, unit: Pack | Sample) -> Float[Tensor, " R"]:
-        """The reward of each response."""
+        """See `PreferenceTrainer`; scores are the rewards."""
         with self.accelerator.autocast():  # the oracle calls the model's parts, past the prepared forward
             return model(unit) if isinstance(unit, Pack) else unpacked.rewards(unwrapped(model), [unit])
 

@@ -85,6 +85,13 @@ def test_the_ranks_had_packs_that_differ_in_number_and_steps_where_one_had_no_im
     assert any((a["images"] == 0) != (b["images"] == 0) for a, b in steps)
 
 
+@pytest.mark.parametrize("name", ["reward:ddp", "dpo:fsdp2", "reward:fsdp2:accumulated"])
+def test_what_keeps_other_ranks_company_is_not_counted_as_work(name, runs):
+    found, expected = (torch.tensor(result(runs, each)["counted"]) for each in (name, f"{name.split(':')[0]}:1"))
+    assert expected[:, 1].min() > 0.1 and expected[:, 2].max() > 1  # tokens are saved, and images run
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
 @pytest.mark.parametrize("kind", ["reward", "dpo"])
 def test_evaluation_counts_every_pair_once_on_several_ranks(kind, engine, runs):

@@ -29,7 +29,12 @@ FSDP = yaml.safe_load((CONFIGS / "fsdp2.yaml").read_text())["fsdp_config"]  # as
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", **{name.upper(): str(value) for name, value in FSDP.items()}}
 ENGINES = {"1": {}, "ddp": {}, "fsdp2": FSDP2, "zero2": {}, "zero3": {}}
 
-
+COUNTED = [  # what does not depend on how rows are dealt, for no two of them begin alike
+    "num_tokens",
+    "packing/tokens_saved",
+    "packing/vision_passes_per_step",
+    "packing/unpacked_vision_passes_per_step",
+]
 VARIANTS = {
     "cached": {"precompute_ref_log_probs": True},  # reference log-probabilities from the disk
     "aot": {"loss_type": "aot"},  # compares all pairs of a batch, whatever rank they are on
@@ -112,10 +117,9 @@ def run(kind: str, engine: str, ranks: int, rank: int, folder: Path, variant: st
     if rank == 0:
         curve = [each["loss"] for each in made.state.log_history if "loss" in each]
         logged = [each["rewards/accuracies"] for each in made.state.log_history if "loss" in each]
-        torch.save(
-            {"curve": curve, "accuracies": logged, "eval": scores, "predictions": predictions.tolist()},
-            folder / "run.pt",
-        )
+        counted = [[each[name] for name in COUNTED] for each in made.state.log_history if "loss" in each]
+        found = {"curve": curve, "accuracies": logged, "counted": counted, "eval": scores}
+        torch.save({**found, "predictions": predictions.tolist()}, folder / "run.pt")
 
 
 def fork(kind: str, engine: str, ranks: int, folder: Path, variant: str) -> int:

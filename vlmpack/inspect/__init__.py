@@ -3,16 +3,12 @@
 from importlib import import_module
 
 from vlmpack.inspect.exhibit import InspectError
+from vlmpack.inspect.page import html, page
 from vlmpack.inspect.text import text
 
-_LATER = {  # what takes a while to import, and is not needed to print a pack
-    "attention_weights": "weights",
-    "draw": "drawing",
-    "html": "page",
-    "page": "page",
-}
+_LATER = {"attention_weights": "weights", "draw": "drawing"}  # which need transformers, and matplotlib
 
-__all__ = ["InspectError", "text", *_LATER]
+__all__ = ["InspectError", "html", "page", "text", *_LATER]
 
 
 def __getattr__(name: str):

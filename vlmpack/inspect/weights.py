@@ -75,7 +75,7 @@ def _weights(
     own = head * key.shape[1] // heads  # its key head, which neighbours share
     query, key = query[:, head : head + 1], key[:, own : own + 1]
     sinks = None if settings.sinks is None else settings.sinks[head : head + 1]
-    settings = settings._replace(dropout=0.0, sinks=sinks)
+    settings = Settings(settings.scale, softcap=settings.softcap, sinks=sinks)  # nothing is dropped
     columns = []
     for start in range(0, tokens, size):  # as many at a time as the layer's own values are wide
         values = key.new_zeros(1, 1, tokens, size)

@@ -46,6 +46,8 @@ class PreferenceConfig(TrainingArguments):
         vision_lr: learning rate of the vision tower alone; None: `learning_rate`, as everything.
         cache_vision_features: GiB of host memory, on each rank, for what a frozen vision tower makes of images, which
             is the same in every epoch and is not computed again; when they are full, the first images stay. None: off.
+        log_first_pack: draw the first pack of a run for TensorBoard and W&B, whichever is in `report_to`; needs
+            matplotlib, and does without a picture, saying so, where one cannot be drawn.
     """
 
     max_tokens: int = field(default=8192, metadata={"help": "Tokens in one pack: as many as fit into memory."})
@@ -69,6 +71,7 @@ class PreferenceConfig(TrainingArguments):
     cache_vision_features: float | None = field(
         default=None, metadata={"help": "GiB of host memory for what a frozen vision tower makes of images."}
     )
+    log_first_pack: bool = field(default=True, metadata={"help": "Draw the first pack for TensorBoard and W&B."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Stays False: the processor reads rows."})
 
     def __post_init__(self) -> None:

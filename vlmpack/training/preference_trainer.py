@@ -20,6 +20,7 @@ from vlmpack.sample import Sample
 from vlmpack.training.batches import BatchError
 from vlmpack.training.config import PreferenceConfig
 from vlmpack.training.evaluating import EvaluatingTrainer
+from vlmpack.training.first_picture import show_first_pack
 from vlmpack.training.judgement import Judgement
 from vlmpack.training.learning_rates import check_vision_rate, parameter_groups, with_groups
 from vlmpack.training.left_out import LeftOut
@@ -30,6 +31,7 @@ from vlmpack.training.objective import Scored, joined_scores
 from vlmpack.training.preflight import prepared
 from vlmpack.training.remembering import remember
 from vlmpack.training.task import Task
+from vlmpack.training.throughput import Throughput
 from vlmpack.training.whole_batch import linearised, of_all_ranks
 
 
@@ -56,6 +58,7 @@ class PreferenceTrainer(EvaluatingTrainer):
     Attributes:
         saving: what packing saves on the training data, predicted; None without training data, or for a stream.
         cost: of the model's parts, by which saving is predicted and ranks are kept level.
+        throughput: what is logged of speed, and of what packing saves while training.
 
     Raises:
         ConfigError: settings that do not go together.
@@ -80,7 +83,7 @@ class PreferenceTrainer(EvaluatingTrainer):
         self._survey_args = args
         self.say(proof)
         self.processor = processing_class
-        self.meter = Meter()
+        self.meter, self.throughput = Meter(), Throughput()
         self.cost = cost_of(unwrapped(model))
         self.left_out = LeftOut(args.max_bad_rows)
         super().__init__(
@@ -94,6 +97,7 @@ class PreferenceTrainer(EvaluatingTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        self.add_callback(self.throughput)
         remember(self.model, args, self.accelerator)
         self._say_saving()
 
@@ -103,21 +107,38 @@ class PreferenceTrainer(EvaluatingTrainer):
         return False
 
     def scores(self, model: nn.Module, unit: Pack | Sample) -> Float[Tensor, " R"]:
-        """What the model says of a unit's responses, with the gradient; each trainer's own."""
+        """What the model says of a unit's responses, [R], with the gradient; each trainer's own.
+
+        Args:
+            model: prepared; may be wrapped.
+            unit: a pack, or where nothing is packed a sample.
+        """
         raise NotImplementedError
 
     def reference_scores(self, task: Task) -> Float[Tensor, " R"] | None:
-        """What they are compared with, if anything."""
+        """What they are compared with, [R], if anything.
+
+        Args:
+            task: a unit, and where its rows are from.
+        """
         return None
 
     def judge(self, scored: Scored) -> Judgement:
-        """Loss and metrics of some responses; each trainer's own."""
+        """Loss and metrics of some responses; each trainer's own.
+
+        Args:
+            scored: the model's scores, the reference's, and who is preferred to whom.
+        """
         raise NotImplementedError
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
-        """Forward and backward of every pack; the optimizer steps elsewhere, once."""
+        """As in `Trainer`: forward and backward of every pack; the optimizer steps elsewhere, once.
+
+        Raises:
+            BatchError: rows came before the step's last batch.
+        """
         total = torch.zeros((), device=self.args.device)
         if not self.accelerator.sync_gradients:
             if inputs["units"]:
@@ -129,6 +150,8 @@ class PreferenceTrainer(EvaluatingTrainer):
         total_weight, tokens = num_items_in_batch[:2].clamp(min=1e-9).unbind()
         share = self.accelerator.num_processes / total_weight  # ranks' gradients are averaged, we want the sum
         tasks = self.tasks(inputs, self.training_loader)
+        self.throughput.add(tasks)
+        self._show_first_pack(tasks)
         judges = self._judges(model, tasks, tokens / total_weight)
         for number, (task, judge) in enumerate(zip(tasks, judges, strict=True), start=1):
             task = task.to(self.args.device)
@@ -140,6 +163,12 @@ class PreferenceTrainer(EvaluatingTrainer):
             total += loss.detach()
             self.meter.add(judgement.metrics)
         return total
+
+    def _show_first_pack(self, tasks: Sequence[Task]) -> None:
+        """At the first step of a run that is not resumed, by one rank, before anything is computed."""
+        if self.args.log_first_pack and self.state.global_step == 0 and self.is_world_process_zero():
+            with self.throughput.paused():
+                self.say(show_first_pack(tasks, self.callback_handler.callbacks, self.processor))
 
     @contextlib.contextmanager
     def _syncing(self, model: nn.Module, last: bool) -> Iterator[None]:
@@ -222,10 +251,27 @@ class PreferenceTrainer(EvaluatingTrainer):
         """As in `Trainer`; a training log carries the averages since the last one."""
         if "loss" in logs:
             logs |= self.meter.means(self.sum_over_ranks)
+            logs |= self.throughput.metrics(self._over_ranks)
+            self.state.num_input_tokens_seen = self.throughput.tokens
         super().log(logs, start_time)
 
+    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+        """As in `EvaluatingTrainer`; no time of training's."""
+        with self.throughput.paused():
+            return super().evaluate(*arguments, **options)
+
+    def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        """As in `RestoringTrainer`; no time of training's, and the checkpoint knows how many tokens there were."""
+        self.state.num_input_tokens_seen = self.throughput.tokens_so_far(self._over_ranks)
+        with self.throughput.paused():
+            super()._save_checkpoint(*arguments, **options)
+
+    def _over_ranks(self, counts: list[int]) -> list[int]:
+        """The sum of every rank's number, for each of them, exact."""
+        return self.sum_over_ranks(torch.tensor(counts, device=self.args.device)).tolist()
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> float:
-        """Of forward and backward through the parameters, for the tokens that were really computed."""
+        """As in `Trainer`: of forward and backward through the parameters, for the tokens that were really computed."""
         tokens = sum(u.tokens if isinstance(u, Pack) else u.lengths.unpacked for u in inputs["units"])
         return 6 * tokens * unwrapped(self.model).num_parameters(exclude_embeddings=True)
 

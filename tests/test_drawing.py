@@ -21,7 +21,7 @@ import scenes
 import vlmpack
 from vlmpack import Forest, Pack, Sample, masks
 from vlmpack.inspect import InspectError, draw
-from vlmpack.inspect.lettering import Lettering
+from vlmpack.inspect.picture.lettering import Lettering
 from vlmpack.processors import PreferenceProcessor
 
 PAINTS = {  # by the letter that stands for them below: capitals within a segment or image, small ones before it

@@ -59,4 +59,4 @@ def draw(
         import_module("matplotlib")
     except ImportError as missing:
         raise InspectError("pictures need matplotlib; install it with: pip install 'vlmpack[inspect]'") from missing
-    return import_module("vlmpack.inspect.composing").composed(seen, panels, title, weights)
+    return import_module("vlmpack.inspect.picture.composing").composed(seen, panels, title, weights)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from vlmpack.inspect.exhibit import Exhibit, Segment
-from vlmpack.inspect.forest_rows import PLAIN, Row
-from vlmpack.inspect.lettering import Lettering
 from vlmpack.inspect.palette import FAINT, RULE, ink, paint
-from vlmpack.inspect.sheet import Sheet
+from vlmpack.inspect.picture.forest_rows import PLAIN, Row
+from vlmpack.inspect.picture.lettering import Lettering
+from vlmpack.inspect.picture.sheet import Sheet
 
 HEADING, SIZE, SMALL = 8.0, 6.5, 5.5  # of letters, points
 TOP = 24.0  # from the heading's upper edge to the first row

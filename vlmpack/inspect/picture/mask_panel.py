@@ -7,12 +7,12 @@ from matplotlib.collections import PolyCollection
 from matplotlib.ticker import MaxNLocator
 
 from vlmpack.inspect.exhibit import Exhibit
-from vlmpack.inspect.lettering import Lettering
-from vlmpack.inspect.mask_cells import Looking, astray, lookings, regions, stretches
-from vlmpack.inspect.mask_notes import Note
 from vlmpack.inspect.palette import FAINT, INK, RULE, WRONG, mixed, paint
-from vlmpack.inspect.sheet import Sheet
-from vlmpack.inspect.spreading import apart, thinned
+from vlmpack.inspect.picture.lettering import Lettering
+from vlmpack.inspect.picture.mask_cells import Looking, astray, lookings, regions, stretches
+from vlmpack.inspect.picture.mask_notes import Note
+from vlmpack.inspect.picture.sheet import Sheet
+from vlmpack.inspect.picture.spreading import apart, thinned
 
 HEADING, SIZE, SMALL = 8.0, 6.0, 5.5  # of letters, points
 TOP, NOTE, UNDER = 16.0, 9.0, 12.0  # heights: of the heading, of a line below it, of the numbers below the mask

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from vlmpack.inspect import forest_picture, mask_picture, saving_picture
 from vlmpack.inspect.exhibit import Exhibit
-from vlmpack.inspect.forest_rows import Row, rows
-from vlmpack.inspect.lettering import Lettering
-from vlmpack.inspect.mask_notes import Note, notes
-from vlmpack.inspect.mask_picture import fill
-from vlmpack.inspect.sheet import Picture, Sheet
-from vlmpack.inspect.weights_picture import checked, leaks, legend, shade
+from vlmpack.inspect.picture import forest_panel, mask_panel, saving_panel
+from vlmpack.inspect.picture.forest_rows import Row, rows
+from vlmpack.inspect.picture.lettering import Lettering
+from vlmpack.inspect.picture.mask_notes import Note, notes
+from vlmpack.inspect.picture.mask_panel import fill
+from vlmpack.inspect.picture.sheet import Picture, Sheet
+from vlmpack.inspect.picture.weights import checked, leaks, legend, shade
 
 PAGE, COLUMN = 518.0, 252.0  # of a paper's page and of one of its two columns, points
 EDGE, GUTTER, APART = 6.0, 18.0, 16.0  # around all, between panels side by side, between one above the other
@@ -60,11 +60,11 @@ def composed(
             EDGE, EDGE + LETTERS / 2, lettering.fitted(title, width - 2 * EDGE, LETTERS, True), LETTERS, bold=True
         )
     if "forest" in places:
-        forest_picture.put(sheet, exhibit, panel.rows, *_corner(places["forest"]))
+        forest_panel.put(sheet, exhibit, panel.rows, *_corner(places["forest"]))
     if "saving" in places:
-        saving_picture.put(sheet, exhibit.account, *_corner(places["saving"]))
+        saving_panel.put(sheet, exhibit.account, *_corner(places["saving"]))
     if "mask" in places:
-        axes = mask_picture.put(sheet, exhibit, panel.notes, *_corner(places["mask"]))
+        axes = mask_panel.put(sheet, exhibit, panel.notes, *_corner(places["mask"]))
         if table is None:
             fill(axes, exhibit)
         else:
@@ -88,9 +88,9 @@ class _Panels:
         """One panel below the other, in a paper's column."""
         width = COLUMN - 2 * EDGE
         heights = {
-            "forest": forest_picture.height(self.rows),
-            "mask": mask_picture.height(self.lettering, self.exhibit, self.notes, width),
-            "saving": saving_picture.height(self.exhibit.account, COLUMN),
+            "forest": forest_panel.height(self.rows),
+            "mask": mask_panel.height(self.lettering, self.exhibit, self.notes, width),
+            "saving": saving_panel.height(self.exhibit.account, COLUMN),
         }
         places = {}
         for name, height in heights.items():
@@ -101,15 +101,15 @@ class _Panels:
 
     def beside(self, top: float, saving: bool) -> dict[str, Place]:
         """The forest beside the mask; what was saved below the forest or below both, whichever is lower."""
-        tall = forest_picture.height(self.rows)
-        short = saving_picture.height(self.exhibit.account, COLUMN)
+        tall = forest_panel.height(self.rows)
+        short = saving_panel.height(self.exhibit.account, COLUMN)
         wide, high = self._mask(tall + (APART + short if saving else 0))
         left = PAGE - 2 * EDGE - GUTTER - wide
         places = {"forest": Place(EDGE, top, left, tall), "mask": Place(PAGE - EDGE - wide, top, wide, high)}
         if not saving:
             return places
-        strip = saving_picture.height(self.exhibit.account, PAGE - 2 * EDGE)
-        bottom = max(tall + APART + short, high - mask_picture.UNDER)
+        strip = saving_panel.height(self.exhibit.account, PAGE - 2 * EDGE)
+        bottom = max(tall + APART + short, high - mask_panel.UNDER)
         if bottom < max(tall, high) + APART + strip:
             places["saving"] = Place(EDGE, top + bottom - short, left, short)
         else:
@@ -118,7 +118,7 @@ class _Panels:
 
     def _mask(self, wanted: float) -> tuple[float, float]:
         """Width and height of a mask whose lower edge stands so far below the upper end, if it can be so large."""
-        edge = mask_picture.margin(self.lettering, self.exhibit)
-        above = mask_picture.height(self.lettering, self.exhibit, self.notes, LARGEST + edge) - LARGEST
-        side = min(LARGEST, max(SMALLEST, wanted - above + mask_picture.UNDER))
-        return side + edge, mask_picture.height(self.lettering, self.exhibit, self.notes, side + edge)
+        edge = mask_panel.margin(self.lettering, self.exhibit)
+        above = mask_panel.height(self.lettering, self.exhibit, self.notes, LARGEST + edge) - LARGEST
+        side = min(LARGEST, max(SMALLEST, wanted - above + mask_panel.UNDER))
+        return side + edge, mask_panel.height(self.lettering, self.exhibit, self.notes, side + edge)

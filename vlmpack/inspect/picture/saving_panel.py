@@ -2,7 +2,7 @@
 
 from vlmpack.inspect.account import Account
 from vlmpack.inspect.palette import FAINT, INK, PROMPT, mixed
-from vlmpack.inspect.sheet import Sheet
+from vlmpack.inspect.picture.sheet import Sheet
 
 HEADING, SIZE, SMALL = 8.0, 6.5, 6.0  # of letters, points
 TOP = 27.0  # from the heading's upper edge to the first bar

@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-from vlmpack.inspect.lettering import Lettering
 from vlmpack.inspect.palette import INK, RULE
+from vlmpack.inspect.picture.lettering import Lettering
 
 POINTS = 72  # an inch
 DOTS = 150  # an inch, where nobody asks for another resolution

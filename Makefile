@@ -17,7 +17,7 @@ lint: .venv/installed  ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-picture: .venv/installed  ## assets/pack.png, the README's picture
+picture: .venv/installed  ## assets/pack.png, the README's picture, and page.png, a page in a browser
 	$(BIN)/python examples/pictures.py
 
 notebook: .venv/installed  ## examples/inspect_masks.ipynb, its outputs made anew

@@ -1,5 +1,10 @@
-"""Pictures: a pack with its mask, and what a demo run found. `python examples/pictures.py` makes the README's."""
+"""Pictures: a pack with its mask, and what a demo run found. `python examples/pictures.py` makes the README's.
 
+And that of a page in docs/inspecting.md, if Chromium and its driver are there.
+"""
+
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +14,13 @@ import scenes
 import vlmpack
 from vlmpack.inspect.palette import FAINT, PROMPT, RESPONSES
 from vlmpack.processors import PreferenceProcessor
+
+ASSETS = Path(__file__).parent.parent / "assets"
+PIN = """
+const shown = document.querySelector("[data-vlmpack]").shadowRoot;
+const words = [...shown.querySelectorAll("*")].filter((each) => !each.children.length);
+words.filter((each) => each.textContent.trim() === arguments[0])[arguments[1]].click();
+"""
 
 
 def draw_demo(curve: list[tuple[int, float]], accuracies: dict[str, float], ratios: dict[str, float]) -> Figure:
@@ -39,14 +51,54 @@ def draw_demo(curve: list[tuple[int, float]], accuracies: dict[str, float], rati
     return figure
 
 
+def shoot(pack: vlmpack.Pack, path: Path, word: str, which: int) -> bool:
+    """Take a picture of a pack's page with one token pinned; False if there is no Chromium to show it.
+
+    Args:
+        pack: to be shown.
+        path: of the picture.
+        word: text of the token that is pinned.
+        which: of those that say so, from 0.
+    """
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        return False
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "hide-scrollbars",
+        "window-size=1280,780",
+        "disable-background-networking",
+    ):
+        options.add_argument(f"--{flag}")
+    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder) / "pack.html"
+            page.write_text(vlmpack.inspect.page(pack), encoding="utf-8")
+            window.get(page.as_uri())
+            window.execute_script(PIN, word, which)
+            window.save_screenshot(str(path))
+    finally:
+        window.quit()
+    return True
+
+
 def main() -> None:
     processor = PreferenceProcessor(scenes.processor())
     rows = scenes.rows(2, seed=133, questions=2)[:3]  # two questions on one picture, one on another
     (pack,) = vlmpack.pack([processor(row) for row in rows])
-    path = Path(__file__).parent.parent / "assets" / "pack.png"
-    path.parent.mkdir(exist_ok=True)
-    vlmpack.inspect.draw(pack).savefig(path, dpi=200, pil_kwargs={"optimize": True})
-    print(f"picture: {path}")
+    ASSETS.mkdir(exist_ok=True)
+    vlmpack.inspect.draw(pack).savefig(ASSETS / "pack.png", dpi=200, pil_kwargs={"optimize": True})
+    print(f"picture: {ASSETS / 'pack.png'}")
+    if shoot(pack, ASSETS / "page.png", word="ring", which=1):  # of A2
+        print(f"picture: {ASSETS / 'page.png'}")
+    else:
+        print("no picture of the page: it needs Chromium and its driver")
 
 
 if __name__ == "__main__":

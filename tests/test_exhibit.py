@@ -170,3 +170,17 @@ def test_a_long_pack_is_shown_without_the_table():
     pack = packed(sample([1], [[k, 3] for k in range(2, 22)] + [[k] for k in range(2, 22)], [(0, 1)]))
     assert "sees" not in text(pack)
     assert len(text(pack).splitlines()) == 3 + len(pack.forest.parents)
+
+
+def test_what_data_says_does_nothing_to_a_terminal():
+    class Words:
+        def encode(self, text, add_special_tokens):
+            return [0]
+
+        def decode(self, ids, skip_special_tokens, clean_up_tokenization_spaces):
+            return "".join(["a", "b\n", "\x1b[2J", "\u202e", "c"][number] for number in ids)
+
+    shown = text(packed(sample([0, 1], [[2, 3, 4], [4]], [(0, 1)])), processor=Words())
+    assert "ab⏎" in shown
+    assert "‹001B›[2J‹202E›c" in shown
+    assert "\x1b" not in shown

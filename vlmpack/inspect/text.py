@@ -76,11 +76,25 @@ def _says(exhibit: Exhibit, segment: Segment) -> str:
             placed = exhibit.images[part.place]
             said.append(f"[image {placed.image + 1}: {placed.tokens} tokens]")
         elif (words := exhibit.text(part.start, part.stop)) is not None:
-            said.append(shortened(words.replace("\n", "⏎"), WIDEST))
+            said.append(shortened(printable(words), WIDEST))
     ending = [each for each in exhibit.responses if each.path[-1] == segment.number and each.beats]
     for each in ending:
         said.append(f"  ({each.name} > {', '.join(exhibit.responses[row].name for row in each.beats)})")
     return "".join(said)
+
+
+def printable(words: str) -> str:
+    """A text on one line that does nothing to a terminal: what is no visible character is written as its number.
+
+    Args:
+        words: from data, so they may hold anything.
+
+    Example:
+        >>> printable("a\\n\\x1b[31mred")
+        'a⏎‹001B›[31mred'
+    """
+    marked = words.replace("\n", "⏎")
+    return "".join(letter if letter.isprintable() else f"‹{ord(letter):04X}›" for letter in marked)
 
 
 def shortened(words: str, most: int) -> str:

@@ -1,17 +1,22 @@
 """What there is to see of a pack: names, parts, images and sums by hand."""
 
 from dataclasses import replace
+from time import perf_counter
 
-import jaxtyping
+import numpy as np
 import pytest
 import torch
-from tiny import picture, sample, woven
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import picture, sample, trees, woven
+from typecheck import unchecked
 
 import scenes
 import vlmpack
 from vlmpack import Forest, Sample
 from vlmpack.inspect import InspectError, text
 from vlmpack.inspect.exhibit import Part, exhibit
+from vlmpack.inspect.text import how_seen
 from vlmpack.processors import PreferenceProcessor
 
 
@@ -121,12 +126,11 @@ def test_the_arrays_are_the_packs_own_also_where_they_are_wrong():
 
 
 def test_what_cannot_be_looked_at_is_refused():
-    jaxtyping.config.update("jaxtyping_disable", True)  # which would refuse it first, in tests alone
-    try:
+    with unchecked():
         with pytest.raises(InspectError, match="a list cannot be looked at; give a Pack, a Sample or a Forest"):
             text([1, 2])
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+        with pytest.raises(InspectError, match="a str reads no tokens back; give a PreferenceProcessor"):
+            text(packed(sample([1], [[2]], [])), processor="llava-hf/llava-1.5-7b-hf")
 
 
 SCENE = """\
@@ -184,3 +188,44 @@ def test_what_data_says_does_nothing_to_a_terminal():
     assert "ab⏎" in shown
     assert "‹001B›[2J‹202E›c" in shown
     assert "\x1b" not in shown
+
+
+def test_names_say_which_are_meant():
+    odd, even = [[2, 3 + k] for k in range(5)], [[9, 3 + k] for k in range(5)]
+    mixed = [response for pair in zip(odd, even, strict=True) for response in pair]
+    found = [name for name, kind, *_ in names(packed(sample([1], mixed, [(0, 1)]))) if kind == "shared"]
+    assert found == ["A1 … A9 (5)", "A2 … A10 (5)"]
+    whole = [name for name, kind, *_ in names(packed(sample([1], odd, [(0, 1)]))) if kind == "shared"]
+    assert whole == ["A1 … A5"]
+
+
+def test_a_stretch_seen_both_ways_is_told_from_what_is_causal():
+    prompt = replace(woven([1, picture(1), 2], [[3], [4]], [(0, 1)]), both_ways="image")
+    lines = text(packed(prompt)).splitlines()
+    assert lines[-4].split() == ["A", "▒", "·", "·"]
+    assert lines[-1] == "(█ all of it, ◣ the tokens up to its own, ▒ some of it, · nothing)"
+
+
+def how_seen_by_table(shown, query, key):
+    looks, near = np.arange(query.start, query.stop)[:, None], np.arange(key.start, key.stop)[None, :]
+    causal, blocks = near <= looks, shown.blocks
+    mask = (causal & (looks < shown.reach[near])) | ((blocks[near] == blocks[looks]) & (blocks[looks] >= 0))
+    if mask.all() and (query is not key or mask.size > 1):
+        return "all"
+    return "none" if not mask.any() else "earlier" if query is key and (mask == causal).all() else "some"
+
+
+@given(trees(images=True, depth=3), st.integers(0, 3), st.sampled_from([None, "image", "prompt"]))
+def test_who_sees_whom_is_counted_as_a_table_would_say(made, off, both_ways):
+    pack = packed(*(replace(each, both_ways=both_ways) for each in made), max_tokens=10**6)
+    shown = exhibit(replace(pack, reach=(pack.reach + off).clamp(max=pack.tokens)))
+    for query in shown.segments:
+        for key in shown.segments:
+            assert how_seen(shown, query, key) == how_seen_by_table(shown, query, key)
+
+
+def test_long_packs_are_printed_at_once():
+    long = Sample(torch.arange(16_000) % 1000, tuple(torch.arange(8_000) + 5000 + k for k in range(2)), ((0, 1),))
+    start = perf_counter()
+    text(packed(long, max_tokens=10**6))
+    assert perf_counter() - start < 2  # a table of 32,000 tokens squared would take ten seconds

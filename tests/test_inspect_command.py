@@ -54,10 +54,29 @@ def test_a_page_and_a_picture_are_written(dataset, tmp_path, capsys):
         (["--row", "4"], "--row 4: {rows} has 4 rows, 0 to 3"),
         (["--row", "1", "1"], "--row 1 1 names a row twice; name each once"),
         (["--html", "gone/pack.html"], "gone/pack.html cannot be written: there is no folder"),
+        (["--html", "."], ". cannot be written: it is a folder"),
+        (["--png", "pack.xyz"], "--png cannot write pictures that end in 'xyz'; take one of "),
+        (["--png", "pack"], "--png cannot write pictures that end in ''; take one of "),
         (["--tokenizer", "gone"], "gone has no processor or tokenizer; name one with --tokenizer"),
     ],
-    ids=["no such row", "a row twice", "no such folder", "no processor"],
+    ids=["no such row", "a row twice", "no such folder", "a folder", "no picture", "no ending", "no processor"],
 )
 def test_what_cannot_be_done_is_named(flags, said, dataset, capsys):
     assert inspect(dataset, *flags) == 2
     assert f"vlmpack: {said.format(rows=dataset / 'rows.jsonl')}" in capsys.readouterr().err
+
+
+def test_a_row_that_cannot_be_read_is_named_by_its_number(dataset, capsys):
+    broken = dataset / "broken.jsonl"
+    broken.write_text(json.dumps({"prompt": "", "responses": ["a", "b"], "scores": [1, 2]}))
+    assert cli.main(["inspect", str(broken), "--tokenizer", str(dataset / "processor")]) == 2
+    assert "vlmpack: --row 0: the prompt is empty; a response needs" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_named(dataset, capsys, monkeypatch):
+    def refuse(path, *arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.write_text", refuse)
+    assert inspect(dataset, "--html", "pack.html") == 2
+    assert "vlmpack: pack.html cannot be written: [Errno 13] Permission denied" in capsys.readouterr().err

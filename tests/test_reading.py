@@ -50,6 +50,13 @@ def test_a_character_of_several_tokens_stands_at_the_first(text, byte_level):
     assert "" in found
 
 
+def test_each_character_stands_at_its_own_first_token_also_where_the_last_is_cut(byte_level):
+    ids = byte_level.encode("湖の", add_special_tokens=False)
+    assert len(ids) == 6
+    assert Reading(byte_level).pieces(ids) == ["湖", "", "", "の", "", ""]
+    assert Reading(byte_level).pieces(ids[:5]) == ["湖", "", "", "\ufffd", "\ufffd"]
+
+
 def test_bytes_that_are_no_character_are_shown_as_what_they_are(byte_level):
     first = byte_level.encode("é", add_special_tokens=False)[:1]
     assert Reading(byte_level).pieces(first) == ["\ufffd"]
@@ -84,3 +91,6 @@ def test_a_processor_or_a_tokenizer_reads(byte_level):
     assert Reading.of(processor).image_processor is processor.image_processor
     ours = PreferenceProcessor(processor)
     assert Reading.of(ours) is ours.reading
+    sent = pickle.loads(pickle.dumps(ours))
+    assert sent.reading is None
+    assert Reading.of(sent).image_processor is sent.processor.image_processor

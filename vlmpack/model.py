@@ -224,7 +224,7 @@ def _attention(
         plan.layers.add(module.layer_idx)
         window, plan = _window(module, sliding_window), plan.of_layer(_kind(module))
         if plan.listener is not None:
-            plan.listener(module.layer_idx, query, key, plan, window, settings)
+            plan.listener(module.layer_idx, query, key, value, plan, window, settings)
         try:
             output = attend(query, key, value, plan, window, settings)
         except AttentionError as error:

@@ -65,7 +65,7 @@ class Plan:
         block_layers: the kind of layers in which they do; None for all.
         window_cuts_blocks: whether a sliding window holds inside such a stretch too.
         layers: the layers that have attended through this plan; each adds its index.
-        listener: is told what each layer attends with: its index, query, key, plan, window and settings.
+        listener: is told what each layer attends with: its index, query, key, value, plan, window and settings.
     """
 
     backend: str

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BROKEN = "\ufffd"  # what a tokenizer writes for bytes that are no whole character
+LONGEST = 4  # bytes of a character in UTF-8, so tokens too
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,8 @@ class Reading:
         own = getattr(processor, "reading", None)
         if isinstance(own, Reading):
             return own
-        return cls(getattr(processor, "tokenizer", processor), getattr(processor, "image_processor", None))
+        inner = getattr(processor, "processor", processor)  # a `PreferenceProcessor` that was pickled has no reading
+        return cls(getattr(inner, "tokenizer", inner), getattr(inner, "image_processor", None))
 
     def __reduce__(self) -> tuple:
         return type(None), ()
@@ -66,12 +68,13 @@ class Reading:
         start = 0
         while start < len(ids):
             stop = start + 1
-            if broken[start]:
-                while stop < len(ids) and broken[stop]:
-                    stop += 1
-                whole = self.text(ids[start:stop])
-                if BROKEN not in whole:
+            while broken[start] and stop < min(start + LONGEST, len(ids)) and broken[stop]:
+                stop += 1
+                if BROKEN not in (whole := self.text(ids[start:stop])):
                     pieces[start:stop] = [whole] + [""] * (stop - start - 1)
+                    break
+            else:
+                stop = start + 1
             start = stop
         return pieces
 

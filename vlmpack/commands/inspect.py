@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from vlmpack.commands.dataset import CommandError, add_dataset, processor_of, rows_of
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         The exit status, 0.
 
     Raises:
-        CommandError: there is no such row, or a file cannot be written.
+        CommandError: there is no such row, it cannot be read, or a file cannot be written.
     """
     _check(args)
     from vlmpack import inspect, pack
@@ -47,23 +48,49 @@ def run(args: argparse.Namespace) -> int:
     for number in args.row:
         if not 0 <= number < len(rows):
             raise CommandError(f"--row {number}: {args.dataset} has {len(rows):,} rows, 0 to {len(rows) - 1:,}")
-    samples = [processor(rows[number]) for number in args.row]
+    samples = [_sample(processor, rows[number], number) for number in args.row]
     most = sum(len(sample.prompt_ids) + sum(map(len, sample.response_ids)) for sample in samples)
     (whole,) = pack(samples, max_tokens=most)
     print(inspect.text(whole))
     if args.html:
-        Path(args.html).write_text(inspect.page(whole), encoding="utf-8")
-        print(f"page: {args.html}")
+        _write(args.html, "page", lambda path: Path(path).write_text(inspect.page(whole), encoding="utf-8"))
     if args.png:
-        inspect.draw(whole).savefig(args.png, dpi=150)
-        print(f"picture: {args.png}")
+        _write(args.png, "picture", lambda path: inspect.draw(whole).savefig(path, dpi=150))
     return 0
+
+
+def _sample(processor: Any, row: Any, number: int) -> Any:
+    try:
+        return processor(row)
+    except ValueError as error:
+        raise CommandError(f"--row {number}: {error}") from error
+
+
+def _write(path: str, what: str, write: Callable[[str], Any]) -> None:
+    try:
+        write(path)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error}") from error
+    print(f"{what}: {path}")
 
 
 def _check(args: argparse.Namespace) -> None:
     """What would fail after the work is done fails before."""
     if len(set(args.row)) < len(args.row):
         raise CommandError(f"--row {' '.join(map(str, args.row))} names a row twice; name each once")
-    for path in filter(None, (args.html, args.png)):
-        if not Path(path).absolute().parent.is_dir():
-            raise CommandError(f"{path} cannot be written: there is no folder {Path(path).absolute().parent}")
+    for path in map(Path, filter(None, (args.html, args.png))):
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            why = "it is a folder" if path.is_dir() else f"there is no folder {path.absolute().parent}"
+            raise CommandError(f"{path} cannot be written: {why}")
+    if args.png:
+        _check_picture(Path(args.png).suffix.removeprefix("."))
+
+
+def _check_picture(ending: str) -> None:
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as missing:
+        raise CommandError("--png needs matplotlib; install it with: pip install 'vlmpack[inspect]'") from missing
+    endings = sorted(FigureCanvasBase.get_supported_filetypes())
+    if ending not in endings:
+        raise CommandError(f"--png cannot write pictures that end in {ending!r}; take one of {', '.join(endings)}")

@@ -147,7 +147,7 @@ def exhibit(shown: Pack | Sample | Forest, processor: Any = None) -> Exhibit:
             it the one that made the samples, which they forget when they are pickled.
 
     Raises:
-        InspectError: this is none of the three.
+        InspectError: this is none of the three, or the processor reads nothing back.
     """
     if isinstance(shown, Forest):
         return _of_forest(shown)
@@ -155,7 +155,17 @@ def exhibit(shown: Pack | Sample | Forest, processor: Any = None) -> Exhibit:
         (shown,) = pack([shown], max_tokens=len(shown.prompt_ids) + sum(map(len, shown.response_ids)))
     if not isinstance(shown, Pack):
         raise InspectError(f"a {type(shown).__name__} cannot be looked at; give a Pack, a Sample or a Forest")
-    return _of_pack(shown.to("cpu"), shown.reading if processor is None else Reading.of(processor))
+    return _of_pack(shown.to("cpu"), shown.reading if processor is None else _reading(processor))
+
+
+def _reading(processor: Any) -> Reading:
+    reading = Reading.of(processor)
+    if not hasattr(reading.tokenizer, "decode"):
+        raise InspectError(
+            f"a {type(processor).__name__} reads no tokens back; give a PreferenceProcessor, a transformers processor "
+            f"or a tokenizer"
+        )
+    return reading
 
 
 def _of_pack(pack: Pack, reading: Reading | None) -> Exhibit:
@@ -174,7 +184,7 @@ def _of_pack(pack: Pack, reading: Reading | None) -> Exhibit:
         previous=arrays["previous"],
         blocks=arrays["blocks"],
         image_of=image_of,
-        pieces=None if reading is None else _pieces(pack, reading),
+        pieces=None if reading is None or reading.tokenizer is None else _pieces(pack, reading),
         account=account(pack.forest, names, arrays["reach"], arrays["blocks"], image_of, pack.vision_passes),
         pack=pack,
         reading=reading,
@@ -209,10 +219,12 @@ def _segments(forest: Forest, responses: Sequence[Response], image_of: Tokens) -
     for response in responses:
         for segment in response.path:
             passing[segment].append(response)
+    prompts, names = list(dict.fromkeys(each.prompt for each in responses)), [each.name for each in responses]
     found = []
     for number, (start, length) in enumerate(zip(forest.starts, forest.lengths, strict=True)):
         owners = [each for each in passing[number] if forest.depths[number] >= each.prompt_tokens]
-        name, kind = _named(passing[number], owners)
+        others = [each for each in passing[number] if forest.depths[number] < each.prompt_tokens]
+        name, kind = _named(owners, others, names, prompts)
         found.append(
             Segment(
                 number=number,
@@ -227,16 +239,23 @@ def _segments(forest: Forest, responses: Sequence[Response], image_of: Tokens) -
     return tuple(found)
 
 
-def _named(passing: Sequence[Response], owners: Sequence[Response]) -> tuple[str, str]:
-    """A segment's name and kind, by the responses that pass through it and those of which it is a part."""
-    if not passing:
+def _named(
+    owners: Sequence[Response], others: Sequence[Response], names: Sequence[str], prompts: Sequence[str]
+) -> tuple[str, str]:
+    """A segment's name and kind: by the responses it is a part of, and by those of whose prompt it is.
+
+    Args:
+        owners, others: both.
+        names, prompts: all there are.
+    """
+    if not owners and not others:
         return "padding", "padding"
-    prompts = listed([each.prompt for each in passing if each not in owners])
+    lettered = [each.prompt for each in others]
     if not owners:
-        return f"prompt{'s' * (len({each.prompt for each in passing}) > 1)} {prompts}", "prompt"
-    name = listed([each.name for each in owners])
-    name += f" (prompt {prompts})" if prompts else ""
-    return name, "response" if len(passing) == 1 else "shared"
+        return f"prompt{'s' * (len(set(lettered)) > 1)} {listed(lettered, prompts)}", "prompt"
+    name = listed([each.name for each in owners], names)
+    name += f" (prompt {listed(lettered, prompts)})" if others else ""
+    return name, "response" if len(owners) == 1 and not others else "shared"
 
 
 def _parts(image_of: Tokens, start: int) -> tuple[Part, ...]:

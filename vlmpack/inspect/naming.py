@@ -3,7 +3,6 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from vlmpack.forest import Forest
 from vlmpack.pack import Pack
@@ -41,7 +40,10 @@ def responses(pack: Pack) -> tuple[Response, ...]:
         pack: on any device.
     """
     rows, ends = pack.sample_of.tolist(), pack.ends.tolist()
-    lengths, pairs = pack.response_lengths.tolist(), pack.pairs.tolist()
+    lengths = pack.response_lengths.tolist()
+    beaten: dict[int, list[int]] = {}
+    for preferred, rejected in pack.pairs.tolist():
+        beaten.setdefault(preferred, []).append(rejected)
     letters = {row: letter(number) for number, row in enumerate(dict.fromkeys(rows))}
     first: dict[int, int] = {}  # of each row's responses
     found = []
@@ -57,7 +59,7 @@ def responses(pack: Pack) -> tuple[Response, ...]:
                 path=path,
                 prompt_tokens=pack.forest.depths[path[-1]] + end + 1 - pack.forest.starts[path[-1]] - lengths[number],
                 tokens=lengths[number],
-                beats=tuple(rejected for preferred, rejected in pairs if preferred == number),
+                beats=tuple(beaten.get(number, ())),
             )
         )
     return tuple(found)
@@ -111,16 +113,21 @@ def letter(number: int) -> str:
     return name
 
 
-def listed(names: Sequence[str], most: int = 4) -> str:
-    """Names one after the other, or the first, how many more, and the last.
+def listed(names: Sequence[str], known: Sequence[str], most: int = 4) -> str:
+    """Names one after the other, or the first and the last; and how many, if not all between them are meant.
 
     Args:
-        names: one or more; doubles are named once.
+        names: one or more, in order; doubles are named once.
+        known: all there are, in order.
         most: so many are named one by one.
 
     Example:
-        >>> listed(["A", "A", "B"]), listed(["A1", "A2", "A3", "A4", "A5"])
-        ('A, B', 'A1 … A5')
+        >>> known = ["A1", "A2", "A3", "A4", "A5", "A6"]
+        >>> listed(["A1", "A1", "A3"], known), listed(known, known), listed(known[:3] + known[4:], known)
+        ('A1, A3', 'A1 … A6', 'A1 … A6 (5)')
     """
-    once = [name for name, _ in groupby(names)]
-    return ", ".join(once) if len(once) <= most else f"{once[0]} … {once[-1]}"
+    once = list(dict.fromkeys(names))
+    if len(once) <= most:
+        return ", ".join(once)
+    between = known.index(once[-1]) - known.index(once[0]) + 1
+    return f"{once[0]} … {once[-1]}" + (f" ({len(once)})" if len(once) < between else "")

@@ -1,11 +1,14 @@
 """A pack in a terminal: its segments as a tree, who sees whom, and what was saved."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from vlmpack.forest import Forest
 from vlmpack.inspect.exhibit import Exhibit, Segment, exhibit
+from vlmpack.inspect.naming import Response
 from vlmpack.pack import Pack
 from vlmpack.sample import Sample
 from vlmpack.shown import enumerated
@@ -57,10 +60,15 @@ def counted(exhibit: Exhibit) -> str:
 def _tree(exhibit: Exhibit) -> list[str]:
     """A line for each segment."""
     rows = [("tokens", "segment", "for", "text" if exhibit.pieces else "")]
+    ending: dict[int, list[Response]] = {}  # with a preference, by the segment in which they end
+    for response in exhibit.responses:
+        if response.beats:
+            ending.setdefault(response.path[-1], []).append(response)
     for segment in exhibit.segments:
         last = segment.stop - 1
         span = f"{segment.start}–{last}" if last > segment.start else f"{last}"
-        rows.append((span, "  " * segment.depth + segment.name, f"{segment.stands_for}", _says(exhibit, segment)))
+        says = _says(exhibit, segment, ending.get(segment.number, ()))
+        rows.append((span, "  " * segment.depth + segment.name, f"{segment.stands_for}", says))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return [
         f"{span:>{widths[0]}}  {name:<{widths[1]}}  {times:>{widths[2]}}  {says}".rstrip()
@@ -68,7 +76,7 @@ def _tree(exhibit: Exhibit) -> list[str]:
     ]
 
 
-def _says(exhibit: Exhibit, segment: Segment) -> str:
+def _says(exhibit: Exhibit, segment: Segment, ending: Sequence[Response]) -> str:
     """The text of a segment, images by number, cut in the middle; then what it is preferred to."""
     said = []
     for part in segment.parts:
@@ -77,7 +85,6 @@ def _says(exhibit: Exhibit, segment: Segment) -> str:
             said.append(f"[image {placed.image + 1}: {placed.tokens} tokens]")
         elif (words := exhibit.text(part.start, part.stop)) is not None:
             said.append(shortened(printable(words), WIDEST))
-    ending = [each for each in exhibit.responses if each.path[-1] == segment.number and each.beats]
     for each in ending:
         said.append(f"  ({each.name} > {', '.join(exhibit.responses[row].name for row in each.beats)})")
     return "".join(said)
@@ -122,7 +129,8 @@ def _seen(exhibit: Exhibit) -> list[str]:
     for segment, name in zip(exhibit.segments, names, strict=True):
         marks = [SAYINGS[how_seen(exhibit, segment, other)] for other in exhibit.segments]
         lines.append(f"{name:>{widest}}  " + " ".join(f"{m:<{len(n)}}" for m, n in zip(marks, names, strict=True)))
-    return [line.rstrip() for line in lines] + ["(█ all of it, ◣ the tokens up to its own, · nothing)"]
+    some = ", ▒ some of it" if any(SAYINGS["some"] in line for line in lines) else ""
+    return [line.rstrip() for line in lines] + [f"(█ all of it, ◣ the tokens up to its own{some}, · nothing)"]
 
 
 def _abbreviation(segment: Segment) -> str:
@@ -137,11 +145,24 @@ def how_seen(exhibit: Exhibit, query: Segment, key: Segment) -> str:
         query: the one that looks.
         key: the one that is seen.
     """
-    looks, seen = np.arange(query.start, query.stop)[:, None], np.arange(key.start, key.stop)[None, :]
-    mask = (seen <= looks) & (looks < exhibit.reach[seen])
-    mask |= (exhibit.blocks[seen] == exhibit.blocks[looks]) & (exhibit.blocks[looks] >= 0)
-    if mask.all() and (query is not key or mask.size > 1):
-        return "all"
-    if not mask.any():
+    keys = np.arange(key.start, key.stop)
+    first = np.maximum(keys, query.start)  # of the tokens that look, the first that does not stand before each key
+    earlier = int(np.maximum(query.stop - first, 0).sum())
+    seen = int(np.maximum(np.minimum(exhibit.reach[keys], query.stop) - first, 0).sum())
+    beside = _seen_both_ways_alone(exhibit, query, keys)
+    whole = (query.stop - query.start) * len(keys)
+    if seen + beside == 0:
         return "none"
-    return "earlier" if query is key and (mask == (seen <= looks)).all() else "some"
+    if seen + beside == whole and (query is not key or whole > 1):
+        return "all"
+    return "earlier" if query is key and not beside and seen == earlier else "some"
+
+
+def _seen_both_ways_alone(exhibit: Exhibit, query: Segment, keys: Int[np.ndarray, " n"]) -> int:
+    """Pairs that are seen because they stand in one stretch, and not by `reach`."""
+    blocks, found = exhibit.blocks[query.start : query.stop], 0
+    for stretch in np.intersect1d(blocks[blocks >= 0], exhibit.blocks[keys]):
+        looks = (query.start + np.flatnonzero(blocks == stretch))[:, None]
+        near = keys[exhibit.blocks[keys] == stretch][None, :]
+        found += int(((looks < near) | (looks >= exhibit.reach[near])).sum())
+    return found

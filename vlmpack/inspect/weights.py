@@ -20,9 +20,10 @@ MOST_TOKENS = 4096  # of a pack; the weights of a longer one are a table that no
 def attention_weights(model: nn.Module, pack: Pack, layer: int = 0, head: int = 0) -> Float[Tensor, "T T"]:
     """The attention weights of one layer and head over a pack: how much each token takes from each other one.
 
-    They are not computed anew under a mask, which would show what the mask says. The layer's own queries and keys go
-    through the very attention that training uses, whatever backend that is, with values of which each holds a one at
-    its own token: what comes out is the weights. So a weight outside the mask is exactly 0, or a leak.
+    They are not computed anew under a mask, which would show what the mask says. The layer's own queries and keys, of
+    all heads, go through the very attention that training uses, whatever backend that is, with values of which each
+    holds a one at its own token: what comes out is the weights. So a weight outside the mask is exactly 0, or a leak.
+    For a training in mixed precision, call it inside the same `torch.autocast`.
 
     Args:
         model: after `vlmpack.enable`; a `RewardModel` enables itself when it is first called.
@@ -36,12 +37,14 @@ def attention_weights(model: nn.Module, pack: Pack, layer: int = 0, head: int = 
 
     Raises:
         AttentionError: the model was not enabled, or its attention cannot compute this.
-        InspectError: the pack is too long, or there is no such layer or head.
+        InspectError: this is no pack, it is too long, or there is no such layer or head.
 
     Example:
         weights = vlmpack.inspect.attention_weights(model, pack, layer=1, head=0)
-        assert weights[~vlmpack.masks.dense(pack.reach[0])].max() == 0  # no token looks beside its own path
+        assert weights[~vlmpack.masks.dense(pack.reach[0])].max() == 0  # where tokens see earlier ones only
     """
+    if not isinstance(pack, Pack):
+        raise InspectError(f"a {type(pack).__name__} has no mask to attend under; give a Pack, of vlmpack.pack")
     if pack.tokens > MOST_TOKENS:
         raise InspectError(f"the pack has {pack.tokens:,} tokens; give one of at most {MOST_TOKENS:,}, of a row or two")
     heard: dict[int, tuple] = {}
@@ -50,12 +53,13 @@ def attention_weights(model: nn.Module, pack: Pack, layer: int = 0, head: int = 
         heard.setdefault(index, attended) if index == layer else heard.setdefault(index, ())
 
     body = unwrapped(model).base_model
-    training = body.training
+    modes = {module: module.training for module in body.modules()}  # parts may be in other modes, as frozen ones are
     body.eval()
     try:
         run(body, pack, listener=listen)
     finally:
-        body.train(training)
+        for module, training in modes.items():
+            module.training = training
     if not heard.get(layer):
         raise InspectError(f"there is no layer {layer}; the model has layers 0 to {max(heard)}")
     return _weights(*heard[layer], head)
@@ -64,22 +68,19 @@ def attention_weights(model: nn.Module, pack: Pack, layer: int = 0, head: int = 
 def _weights(
     query: Float[Tensor, "1 N T D"],
     key: Float[Tensor, "1 M T D"],
+    value: Float[Tensor, "1 M T E"],
     plan: Plan,
     window: int | None,
     settings: Settings,
     head: int,
 ) -> Float[Tensor, "T T"]:
-    heads, tokens, size = query.shape[1:]
+    heads, tokens, size = query.shape[1], *value.shape[2:]
     if not 0 <= head < heads:
         raise InspectError(f"there is no head {head}; the layer has query heads 0 to {heads - 1}")
-    own = head * key.shape[1] // heads  # its key head, which neighbours share
-    query, key = query[:, head : head + 1], key[:, own : own + 1]
-    sinks = None if settings.sinks is None else settings.sinks[head : head + 1]
-    settings = Settings(settings.scale, softcap=settings.softcap, sinks=sinks)  # nothing is dropped
+    settings = Settings(settings.scale, softcap=settings.softcap, sinks=settings.sinks)  # nothing is dropped
     columns = []
-    for start in range(0, tokens, size):  # as many at a time as the layer's own values are wide
-        values = key.new_zeros(1, 1, tokens, size)
-        stop = min(start + size, tokens)
-        values[0, 0, range(start, stop), range(stop - start)] = 1
-        columns.append(attend(query, key, values, plan, window, settings)[0, 0, :, : stop - start])
+    for start in range(0, tokens, size):  # as many at a time as the layer's own values are wide: kernels look at that
+        ones, stop = torch.zeros_like(value), min(start + size, tokens)
+        ones[0, :, range(start, stop), range(stop - start)] = 1
+        columns.append(attend(query, key, ones, plan, window, settings)[0, head, :, : stop - start])
     return torch.cat(columns, dim=-1)

@@ -166,9 +166,11 @@ class PreferenceTrainer(EvaluatingTrainer):
 
     def _show_first_pack(self, tasks: Sequence[Task]) -> None:
         """At the first step of a run that is not resumed, by one rank, before anything is computed."""
-        if self.args.log_first_pack and self.state.global_step == 0 and self.is_world_process_zero():
+        if self.args.log_first_pack and self.state.global_step == 0:
             with self.throughput.paused():
-                self.say(show_first_pack(tasks, self.callback_handler.callbacks, self.processor))
+                if self.is_world_process_zero():
+                    self.say(show_first_pack(tasks, self.callback_handler.callbacks, self.processor))
+                self.accelerator.wait_for_everyone()
 
     @contextlib.contextmanager
     def _syncing(self, model: nn.Module, last: bool) -> Iterator[None]:

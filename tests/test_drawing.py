@@ -108,6 +108,69 @@ def test_the_mask_is_the_packs_own_and_what_is_wrong_with_it_is_red_and_said():
     assert "leak" not in said(draw(pack))
 
 
+def with_blocks(*blocks: int, reach: tuple[int, ...] = (5, 5, 3, 5, 5)) -> Pack:
+    """Tokens 0 and 1 of the prompt, 2 of A1, 3 and 4 of A2, in whatever stretches."""
+    pack = packed(tiny.sample([1, 2], [[3], [4, 5]], [(0, 1)]))
+    return replace(pack, blocks=torch.tensor([blocks]), reach=torch.tensor([reach]))
+
+
+STRETCHES = {  # of which only the first is right
+    "in one segment": ((0, 0, -1, 1, 1), {}, ["PP...", "PP...", "aaA..", "bb.BB", "bb.BB"], None),
+    "in two responses": (
+        (-1, -1, 0, 0, -1),
+        {},
+        ["P....", "PP...", "aaA!.", "bb!B.", "bb.BB"],
+        "leak: 2 cells seen beside the path (red): token 3 (A2) sees token 2 (A1)",
+    ),
+    "in a prompt and a response": (
+        (-1, 0, -1, -1, 0),
+        {},
+        ["P....", "PP..!", "aaA..", "bb.B.", "bb.BB"],
+        "leak: 1 cell seen beside the path (red): token 1 (prompt A) sees token 4 (A2)",
+    ),
+    "in two responses, one of which reaches too far": (
+        (-1, -1, 0, 0, 0),
+        {"reach": (5, 5, 4, 5, 5)},
+        ["P....", "PP...", "aaA!!", "bb!BB", "bb!BB"],
+        "leak: 4 cells seen beside the path (red): token 3 (A2) sees token 2 (A1)",
+    ),
+    "where reach is too short": (
+        (0, 0, -1, 0, -1),
+        {"reach": (1, 5, 3, 5, 5)},
+        ["PP.!.", "PP.!.", ".aA..", "bb.B.", ".b.BB"],
+        "leak: 2 cells seen beside the path (red): token 0 (prompt A) sees token 3 (A2)",
+    ),
+}
+
+
+@pytest.mark.parametrize("blocks, others, rows, leak", STRETCHES.values(), ids=STRETCHES)
+def test_a_stretch_is_seen_both_ways_in_one_segment_and_is_red_beyond_it(blocks, others, rows, leak):
+    figure = draw(with_blocks(*blocks, **others))
+    assert mask(figure, 5) == rows
+    assert (f"{leak} " in f"{said(figure)} ") if leak else ("leak" not in said(figure))
+
+
+def test_of_a_reach_too_short_what_a_stretch_shows_is_not_counted():
+    figure = draw(with_blocks(0, 0, -1, 0, -1, reach=(1, 5, 3, 5, 5)))
+    assert " 2 cells of the path not seen: token 2 (A1) does not see token 0 (prompt A) " in said(figure)
+
+
+def test_a_weight_that_a_wrong_stretch_lets_through_is_a_leak():
+    weights = torch.eye(5)
+    weights[3, 2] = weights[3, 3] = 0.5
+    weights[0, 1] = weights[0, 0] = 0.5
+    figure = draw(with_blocks(0, 0, 1, 1, -1), weights=weights)
+    red = (cells(figure, 5) == PAINTS["!"]).all(-1)
+    assert [tuple(place) for place in np.argwhere(red).tolist()] == [(3, 2)]
+    assert "leak: 1 weight outside the mask (red), up to 0.5: token 3 (A2) sees token 2 (A1)" in said(figure)
+
+
+def test_a_weight_rounded_up_above_1_is_as_dark_as_1():
+    weights = torch.tensor([[1.0, 0], [0.0, 1.0078125]], dtype=torch.bfloat16)
+    shown = cells(draw(Forest((-1,), (2,)), weights=weights), 2)
+    assert shown[1, 1].tolist() == shown[0, 0].tolist() == [0x08, 0x30, 0x6B]
+
+
 def test_weights_are_darker_the_larger_and_white_where_they_are_0():
     forest = Forest((-1, 0, 0), (1, 1, 1))
     figure = draw(forest, weights=torch.tensor([[1.0, 0, 0], [0.0, 1.0, 0], [1e-12, 0, 0.3]]))
@@ -143,6 +206,7 @@ def test_a_weight_that_a_wrong_mask_lets_through_is_a_leak():
     [
         (torch.eye(3), r"weights are of shape (3, 3) and the pack has 2 tokens; give [2, 2]"),
         (torch.tensor([[1.0, 0], [2.5, 0]]), "weights lie between 0 and 2.5 and must lie between 0 and 1"),
+        (torch.tensor([[1.02, 0], [0.5, 0.5]]), "weights lie between 0 and 1.02 and must lie between 0 and 1"),
         (torch.tensor([[1.0, 0], [torch.nan, 0]]), "weights lie between nan and nan and must lie between 0 and 1"),
     ],
 )
@@ -269,6 +333,12 @@ def test_siblings_that_find_no_room_are_counted():
     words = written(draw(Forest((-1,) + (0,) * 99, (5,) + (2,) * 99), panels=("forest",)))
     left_out = words.index("… 75 more segments")
     assert words[left_out - 3 : left_out + 3] == ["segment 23", "2", "× 1", "… 75 more segments", "150", "segment 99"]
+
+
+def test_a_path_deeper_than_pythons_calls_is_drawn():
+    words = written(draw(Forest((-1, *range(1199)), (1,) * 1200), panels=("forest",)))
+    left_out = words.index("… 1,175 more segments")
+    assert words[left_out - 3 : left_out + 2] == ["segment 24", "1", "× 1", "… 1,175 more segments", "1,175"]
 
 
 # --- text from anywhere

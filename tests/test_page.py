@@ -351,6 +351,39 @@ def test_a_wrong_reach_is_seen_as_a_leak(window, show):
     assert not find(show(page(pack)), "[role=alert]")
 
 
+def leaking(*tokens, reach=13):
+    """The pack with a stretch over some tokens of A1 (9, 10) and A2 (11, 12), and how far A1's first reaches."""
+    pack = small()
+    blocks, longer = pack.blocks.clone(), pack.reach.clone()
+    blocks[0, list(tokens)], longer[0, 9] = 0, reach
+    return replace(pack, blocks=blocks, reach=longer)
+
+
+def test_a_stretch_over_two_responses_is_seen_as_a_leak(window, show):
+    root = show(page(leaking(9, 11, reach=11)))
+    assert find(root, "[role=alert]")[0].text == "⚠ leak: 2 query–key pairs that no path in the forest allows"
+    marked = cells(window, root, layer=1)
+    assert [(query, key) for query in range(15) for key in range(15) if marked[query][key]] == [(9, 11), (11, 9)]
+
+
+def test_a_pair_that_leaks_twice_is_counted_once(window, show):
+    root = show(page(leaking(9, 11)))  # A2's 11 and 12 by reach, and 11 in a stretch, which sees both ways
+    assert find(root, "[role=alert]")[0].text == "⚠ leak: 3 query–key pairs that no path in the forest allows"
+
+
+@pytest.mark.parametrize(
+    ("pack", "pairs"), [(leaking(9, 11, reach=11), 2), (leaking(reach=13), 2)], ids=["blocks", "reach"]
+)
+def test_a_weight_that_a_wrong_mask_lets_through_is_a_leak(window, show, pack, pairs):
+    weights = torch.eye(15)
+    weights[11, 9] = weights[11, 11] = 0.5
+    root = show(page(pack, weights=weights))
+    assert find(root, "[role=alert]")[0].text == (
+        f"⚠ leak: {pairs} query–key pairs that no path in the forest allows; "
+        "leak: 1 attention weight outside the mask not exactly 0"
+    )
+
+
 def test_a_reach_that_is_too_short_is_seen_as_a_hole(window, show):
     pack = small()
     reach = pack.reach.clone()
@@ -681,8 +714,16 @@ def test_a_weight_is_zero_only_if_it_is_exactly_zero():
     assert (levels[0, 0], levels[1, 0], levels[1, 1], levels[2, 2]) == (0, 1, 255, 128)
 
 
+def test_a_weight_rounded_up_above_1_is_shown_as_1():
+    weights = torch.eye(15, dtype=torch.bfloat16)
+    weights[2, 2] = 1.0078125
+    levels = np.frombuffer(b64decode(data(exhibit(small()), weights)["weights"]), np.uint8).reshape(15, 15)
+    assert (levels[1, 1], levels[2, 2], levels[2, 1]) == (255, 255, 0)
+
+
 REFUSED = {
     "another pack's": (small, torch.zeros(14, 14), r"weights are \(14, 14\) and the pack has 15 tokens"),
+    "above 1": (small, torch.full((15, 15), 1.02), "weights run from 1.02 to 1.02; give them after the softmax"),
     "scores": (small, torch.full((15, 15), -3.0), "weights run from -3 to -3; give them after the softmax"),
     "too many": (lambda: Forest((-1,), (513,)), torch.zeros(513, 513), "weights of 513 tokens are too many"),
 }

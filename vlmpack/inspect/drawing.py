@@ -36,8 +36,8 @@ def draw(
         panels: any of "forest", a tree of what stands once, with texts, images and lengths; "mask", who sees whom;
             "saving", tokens, vision passes and query-key pairs of every response on its own against packed.
         title: a line above them; None for none, as in papers, which have captions.
-        weights: of one layer and head as `attention_weights` returns them, to be shown in the mask's place, white
-            where they are exactly 0; those outside the mask are red.
+        weights: of one layer and head as `attention_weights` returns them, of a pack of at most 1,024 tokens, to be
+            shown in the mask's place, white where they are exactly 0; those outside the mask are red.
 
     Returns:
         For `figure.savefig("pack.pdf")`.

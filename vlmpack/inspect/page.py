@@ -79,7 +79,7 @@ def page(shown: Pack | Sample | Forest, processor: Any = None, *, weights: Float
     Args:
         shown: what to look at.
         processor: as for `html`.
-        weights: as for `html`.
+        weights: as for `html`, of at most 512 tokens.
 
     Returns:
         The document, for a file in UTF-8; it forbids itself the network.

@@ -16,6 +16,7 @@ from vlmpack.inspect.exhibit import Exhibit, InspectError
 from vlmpack.inspect.text import counted
 
 MOST_WEIGHED = 512  # tokens of a pack whose attention weights are shown
+LARGEST = 1.01  # of a weight, as in a picture: rounded to bfloat16, one of 1 may come out as 1.0078
 PICTURES = 240_000  # bytes for all thumbnails
 SHARP = 4_000  # bytes up to which a thumbnail is kept as it is, without JPEG's traces
 SIDES = (192, 128, 96, 64, 48, 32)  # pixels, the most that PICTURES leaves room for is taken
@@ -26,7 +27,7 @@ def data(exhibit: Exhibit, weights: Float[Tensor, "T T"] | None = None) -> dict[
 
     Args:
         exhibit: what there is to see.
-        weights: [T, T] how much the token in each row attends to each other one.
+        weights: [T, T] how much the token in each row attends to each other one; of at most 512 tokens.
 
     Raises:
         InspectError: weights do not fit the pack, or it is too long for them.
@@ -177,7 +178,7 @@ def _checked(exhibit: Exhibit, weights: Float[Tensor, "T T"]) -> Float[Tensor, "
             f"weights are {tuple(weights.shape)} and the pack has {exhibit.tokens} tokens; "
             f"give one layer's and head's, a row for each token that looks"
         )
-    if not bool((weights >= 0).all() & (weights <= 1.001).all()):
+    if not bool((weights >= 0).all() & (weights <= LARGEST).all()):
         raise InspectError(
             f"weights run from {weights.min().item():.3g} to {weights.max().item():.3g}; "
             f"give them after the softmax, from 0 to 1"
@@ -186,6 +187,6 @@ def _checked(exhibit: Exhibit, weights: Float[Tensor, "T T"]) -> Float[Tensor, "
 
 
 def _bytes(weights: Float[Tensor, "T T"]) -> str:
-    """Each weight as a byte, base64: 0 only for exactly 0, however small the others are."""
+    """Each weight as a byte, base64: 0 only for exactly 0, however small the others are; 255 for 1 and above."""
     levels = (weights.detach().to("cpu", torch.float64) * 255).round().clamp(1, 255)
     return b64encode(levels.where(weights.cpu() > 0, 0).byte().numpy().tobytes()).decode()

@@ -172,11 +172,16 @@ class Model {
         for (let query = Math.max(key, this.reach[key]); query < end; query++) missing += !this.isSeen(query, key);
       }
     }
-    for (const [queries, keys] of this.bothWays()) {
-      if (!this.isOnPath(queries[0], keys[0])) leaks.push({ queries, keys });
-    }
     const size = ({ queries, keys }) => (queries[1] - queries[0]) * (keys[1] - keys[0]);
-    return { leaks, holes, missing, cells: leaks.reduce((sum, each) => sum + size(each), 0) };
+    let cells = leaks.reduce((sum, each) => sum + size(each), 0);
+    for (const [queries, keys] of this.bothWays()) {
+      if (this.isOnPath(queries[0], keys[0])) continue;
+      leaks.push({ queries, keys });
+      for (let key = keys[0]; key < keys[1]; key++) {
+        for (let query = queries[0]; query < queries[1]; query++) cells += !(key <= query && query < this.reach[key]);
+      }
+    }
+    return { leaks, holes, missing, cells };
   }
 
   /** How many weights outside the mask are not exactly zero. */
@@ -188,7 +193,8 @@ class Model {
     return found;
   }
 
+  /** Where no weight may be: not seen, or seen by a mask that is wrong. */
   isOutside(query, key) {
-    return this.weight(query, key) > 0 && !this.isSeen(query, key);
+    return this.weight(query, key) > 0 && !(this.isSeen(query, key) && this.isOnPath(query, key));
   }
 }

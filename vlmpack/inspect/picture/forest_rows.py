@@ -38,20 +38,28 @@ def rows(exhibit: Exhibit, most: float = MOST) -> tuple[Row, ...]:
         below.setdefault(parent, []).append(segment)
     widest = max(map(len, below.values()))
     for kept in range(min(widest, int(most / PLAIN)), 1, -1):
-        found = list(_walk(exhibit, below, -1, kept))
+        found = list(_walk(exhibit, below, kept))
         if sum(row.height for row in found) <= most:
             return tuple(found)
-    return _first(exhibit, list(_walk(exhibit, below, -1, 2)), most)
+    return _first(exhibit, list(_walk(exhibit, below, 2)), most)
 
 
-def _walk(exhibit: Exhibit, below: dict[int, list[Segment]], parent: int, kept: int) -> Iterator[Row]:
-    """The rows below a segment, of siblings the first ones and the last."""
-    siblings = below.get(parent, [])
+def _walk(exhibit: Exhibit, below: dict[int, list[Segment]], kept: int) -> Iterator[Row]:
+    """All rows, in token order; a forest may be deeper than Python's calls can be."""
+    waiting = list(_siblings(exhibit, below[-1], kept))[::-1]
+    while waiting:
+        row = waiting.pop()
+        yield row
+        if row.segment is not None:
+            waiting += list(_siblings(exhibit, below.get(row.segment.number, []), kept))[::-1]
+
+
+def _siblings(exhibit: Exhibit, siblings: Sequence[Segment], kept: int) -> Iterator[Row]:
+    """Their rows: of the first ones and the last, and one for those between."""
     hidden = range(kept - 1, len(siblings) - 1) if len(siblings) > kept + 1 else range(0)
     for place, segment in enumerate(siblings):
         if place not in hidden:
             yield Row(segment.depth, segment, height=_height(exhibit, segment))
-            yield from _walk(exhibit, below, segment.number, kept)
         elif place == hidden[0]:
             yield Row(segment.depth, None, exhibit.segments[segment.number : siblings[hidden[-1] + 1].number])
 

@@ -1,18 +1,19 @@
 """Which tokens see which, as few polygons: a picture of 8,000 tokens needs no table of 64 million cells."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlmpack import masks
 from vlmpack.inspect.exhibit import Exhibit
+from vlmpack.inspect.picture.mask_rule import may_see, path_stop, sees
 
 Tokens = Int[np.ndarray, " T"]
 Corners = Float[np.ndarray, "corners 2"]
+Span = tuple[int, int]  # the first token, and one past the last
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def regions(exhibit: Exhibit) -> list[Region]:
     Args:
         exhibit: what there is to see.
     """
-    seen_until = np.minimum(exhibit.reach, _on_path(exhibit))
+    seen_until = np.minimum(exhibit.reach, path_stop(exhibit))
     found = []
     for looking in lookings(exhibit):
         stop = np.clip(seen_until, looking.start, looking.stop)
@@ -79,43 +80,54 @@ def regions(exhibit: Exhibit) -> list[Region]:
 
 
 def astray(exhibit: Exhibit) -> list[Corners]:
-    """What is seen by the pack's own `reach` though it does not lie on the path of the token that looks.
+    """What is seen, by the pack's own `reach` or in a stretch, though it is not on the path of the token that looks.
 
     Args:
         exhibit: what there is to see.
     """
-    allowed, seen_until = _on_path(exhibit), np.minimum(exhibit.reach, exhibit.tokens)
+    allowed, seen_until = path_stop(exhibit), np.minimum(exhibit.reach, exhibit.tokens)
     wrong = np.where(seen_until > allowed, allowed * (exhibit.tokens + 1) + seen_until, -1)
-    return [rectangle(first, last, *divmod(both, exhibit.tokens + 1)) for first, last, both in runs(wrong) if both >= 0]
+    reached = [(columns, divmod(both, exhibit.tokens + 1)) for *columns, both in runs(wrong) if both >= 0]
+    together = [(columns, rows) for rows, columns, fits in _both_ways(exhibit) if not fits]
+    return [rectangle(*columns, *rows) for columns, rows in reached + together]
 
 
 def stretches(exhibit: Exhibit) -> list[Region]:
-    """What is seen both ways: all tokens of a stretch by each other.
+    """What is seen both ways: all tokens of a stretch by each other, which stand in one segment.
 
     Args:
         exhibit: what there is to see.
     """
-    known: dict[int, list[tuple[int, int]]] = {}
-    for first, stop, number in runs(exhibit.blocks):
-        if number >= 0:
-            known.setdefault(number, []).append((first, stop))
     parts = lookings(exhibit)
     starts = [part.start for part in parts]
     found = []
-    for spans in known.values():
-        for first, stop in spans:
-            for looking in parts[bisect_right(starts, first) - 1 : bisect_left(starts, stop)]:
-                rows = max(first, looking.start), min(stop, looking.stop)
-                found += [Region(looking, own, rectangle(*columns, *rows)) for own, columns in _cut(spans, looking)]
+    for (first, stop), columns, fits in _both_ways(exhibit):
+        for looking in parts[bisect_right(starts, first) - 1 : bisect_left(starts, stop)] if fits else ():
+            rows = max(first, looking.start), min(stop, looking.stop)
+            found += [Region(looking, own, rectangle(*part, *rows)) for own, part in _cut(columns, looking)]
     return found
 
 
-def _cut(spans: Sequence[tuple[int, int]], looking: Looking) -> Iterator[tuple[bool, tuple[int, int]]]:
-    """Spans cut where some neighbours begin and end: whether it is theirs, and the part."""
-    for first, stop in spans:
-        cuts = sorted({first, stop, *(cut for cut in (looking.start, looking.stop) if first < cut < stop)})
-        for part in pairwise(cuts):
-            yield looking.start <= part[0] < looking.stop, part
+def _both_ways(exhibit: Exhibit) -> Iterator[tuple[Span, Span, bool]]:
+    """Each pair of spans of one stretch: what looks, what is seen, and whether it may be seen; each in one segment."""
+    segments = len(exhibit.segments)
+    segment_of = np.repeat(np.arange(segments), exhibit.forest.lengths)
+    known: dict[int, list[Span]] = {}
+    for first, stop, number in runs(np.where(exhibit.blocks < 0, -1, exhibit.blocks * segments + segment_of)):
+        if number >= 0:
+            known.setdefault(number // segments, []).append((first, stop))
+    pairs = [pair for spans in known.values() for pair in product(spans, repeat=2)]
+    rows, columns = np.array([(rows[0], columns[0]) for rows, columns in pairs], dtype=int).reshape(-1, 2).T
+    for pair, fits in zip(pairs, may_see(exhibit, rows, columns).tolist(), strict=True):
+        yield *pair, fits
+
+
+def _cut(span: Span, looking: Looking) -> Iterator[tuple[bool, Span]]:
+    """A span cut where some neighbours begin and end: whether it is theirs, and the part."""
+    first, stop = span
+    cuts = sorted({first, stop, *(cut for cut in (looking.start, looking.stop) if first < cut < stop)})
+    for part in pairwise(cuts):
+        yield looking.start <= part[0] < looking.stop, part
 
 
 def table(exhibit: Exhibit) -> np.ndarray:
@@ -127,10 +139,8 @@ def table(exhibit: Exhibit) -> np.ndarray:
     Returns:
         [T, T] bools, a row for each token that looks.
     """
-    index = np.arange(exhibit.tokens)
-    blocks = exhibit.blocks
-    seen = (index[None, :] <= index[:, None]) & (index[:, None] < np.minimum(exhibit.reach, _on_path(exhibit))[None, :])
-    return seen | ((blocks[None, :] == blocks[:, None]) & (blocks >= 0)[:, None])
+    query, key = np.indices((exhibit.tokens, exhibit.tokens))
+    return sees(exhibit, query, key) & may_see(exhibit, query, key)
 
 
 def runs(values: Tokens) -> Iterator[tuple[int, int, int]]:
@@ -158,11 +168,6 @@ def rectangle(left: int, right: int, top: int, bottom: int) -> Corners:
         top, bottom: the first row, and one past the last.
     """
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], dtype=float)
-
-
-def _on_path(exhibit: Exhibit) -> Tokens:
-    """For each token, one past the last that has it on its path: by the forest, whatever `reach` says."""
-    return masks.reach(exhibit.forest).numpy()
 
 
 def _staircases(start: int, stop: int, until: int) -> list[Corners]:

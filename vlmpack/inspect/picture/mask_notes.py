@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmpack import masks
 from vlmpack.inspect.exhibit import Exhibit
+from vlmpack.inspect.picture.mask_rule import Tokens, may_see, path_stop, sees, segment_start
 
 AXES = "row: the token that looks · column: the token that is seen"
 
@@ -25,25 +25,43 @@ class Note:
 
 
 def notes(exhibit: Exhibit) -> tuple[Note, ...]:
-    """What rows and columns are, and where `reach` is not the forest's: cells beside the path seen, on it not seen.
+    """What rows and columns are, and where the mask is not the forest's: cells beside the path seen, on it not seen.
 
     Args:
         exhibit: what there is to see.
     """
     index = np.arange(exhibit.tokens)
-    allowed = masks.reach(exhibit.forest).numpy()
-    seen = np.clip(exhibit.reach, index, exhibit.tokens)
+    leaking, missing = _wrong(exhibit)
     found = [Note(AXES + " · pale: earlier on its path", False)]
-    for upper, lower, words in (
-        (seen, allowed, "leak: {} {} seen beside the path (red): token {} sees token {}"),
-        (allowed, seen, "{} {} of the path not seen: token {} does not see token {}"),
+    for cells, seen, words in (
+        (leaking, True, "leak: {} {} seen beside the path (red): token {} sees token {}"),
+        (missing, False, "{} {} of the path not seen: token {} does not see token {}"),
     ):
-        cells = np.maximum(upper - lower, 0)
         if count := int(cells.sum()):
-            key = int(cells.argmax())
-            pair = (named(exhibit, int(lower[key])), named(exhibit, key))
+            key = cells.argmax(keepdims=True)
+            looking = (sees(exhibit, index, key) == seen) & (may_see(exhibit, index, key) != seen)
+            pair = (named(exhibit, int(looking.argmax())), named(exhibit, int(key[0])))
             found.append(Note(words.format(f"{count:,}", "cell" if count == 1 else "cells", *pair), True))
     return tuple(found)
+
+
+def _wrong(exhibit: Exhibit) -> tuple[Tokens, Tokens]:
+    """For each token, how many see it that may not, and how many do not that may: without a table of all pairs."""
+    first, allowed = segment_start(exhibit), path_stop(exhibit)
+    seen = np.clip(exhibit.reach, np.arange(exhibit.tokens), exhibit.tokens)
+    either, nowhere = np.maximum(seen, allowed), np.zeros_like(seen)
+    leaking = either - allowed + _of_stretch(exhibit, nowhere, first)
+    leaking += _of_stretch(exhibit, either, np.full_like(seen, exhibit.tokens))
+    return leaking, either - seen - _of_stretch(exhibit, seen, either)
+
+
+def _of_stretch(exhibit: Exhibit, start: Tokens, stop: Tokens) -> Tokens:
+    """For each token, how many of its stretch stand from one place to another."""
+    found = np.zeros_like(start)
+    for number in np.unique(exhibit.blocks[exhibit.blocks >= 0]):
+        members = np.flatnonzero(exhibit.blocks == number)
+        found[members] = np.searchsorted(members, stop[members]) - np.searchsorted(members, start[members])
+    return found
 
 
 def named(exhibit: Exhibit, token: int) -> str:

@@ -13,6 +13,7 @@ from vlmpack.inspect.picture.mask_notes import AXES, Note, named
 from vlmpack.inspect.picture.sheet import Sheet
 
 MOST = 1024  # tokens
+LARGEST = 1.01  # of a weight: rounded to bfloat16, one of 1 may come out as 1.0078
 DARKEST = "#08306b"
 LEAST = 0.07  # how dark the smallest weight is that is not 0
 STEPS = (0.0, 0.01, 0.1, 1.0)  # of the legend
@@ -38,7 +39,7 @@ def checked(weights: Float[Tensor, "T T"], exhibit: Exhibit) -> Weights:
     if tuple(weights.shape) != (tokens, tokens):
         shape = tuple(weights.shape)
         raise InspectError(f"weights are of shape {shape} and the pack has {tokens} tokens; give [{tokens}, {tokens}]")
-    if not ((weights >= 0) & (weights <= 1.01)).all():
+    if not ((weights >= 0) & (weights <= LARGEST)).all():
         raise InspectError(
             f"weights lie between {weights.min().item():.3g} and {weights.max().item():.3g} and must lie between 0 and "
             "1; give those after the softmax, as attention_weights does"

@@ -21,7 +21,7 @@ picture: .venv/installed  ## assets/pack.png, the README's picture, and page.png
 	$(BIN)/python examples/pictures.py
 
 notebook: .venv/installed  ## examples/inspect_masks.ipynb, its outputs made anew
-	$(BIN)/python -c "import nbformat, nbclient; path = 'examples/inspect_masks.ipynb'; tour = nbformat.read(path, 4); \
+	PYTHONWARNINGS=ignore $(BIN)/python -c "import nbformat, nbclient; path = 'examples/inspect_masks.ipynb'; tour = nbformat.read(path, 4); \
 		nbclient.NotebookClient(tour, record_timing=False, resources={'metadata': {'path': 'examples'}}).execute(); \
 		nbformat.write(tour, path)"
 

@@ -182,7 +182,7 @@ def processor() -> LlavaProcessor:
 
 
 def llava_config(processor: LlavaProcessor, *, hidden: int = 64) -> LlavaConfig:
-    """A LLaVA of 160,000 parameters: CLIP in front of Llama, both to be trained from scratch."""
+    """A LLaVA of 200,000 parameters: CLIP in front of Llama, both to be trained from scratch."""
     width = {"hidden_size": hidden, "intermediate_size": 2 * hidden, "num_attention_heads": 4}
     words = processor.tokenizer
     vision = CLIPVisionConfig(**width, num_hidden_layers=1, image_size=PIXELS, patch_size=PATCH)

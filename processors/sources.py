@@ -56,7 +56,9 @@ def _read_files(files: list[Path], source: str) -> Dataset:
     try:
         return load_dataset(builders.pop(), data_files=[str(path) for path in files], split="train")
     except Exception as error:  # datasets wraps the parser's own error
-        raise SourceError(f"{source} cannot be read: {error.__cause__ or error}") from error
+        empty = [path.name for path in files if not path.stat().st_size]
+        why = f"{', '.join(empty)} is empty" if empty else error.__cause__ or error
+        raise SourceError(f"{source} cannot be read: {why}") from error
 
 
 def _choose(rows: Dataset | DatasetDict, split: str, source: str) -> Dataset:

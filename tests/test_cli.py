@@ -75,6 +75,15 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
     assert "usage: vlmpack" in capsys.readouterr().err
 
 
+def test_an_unknown_flag_is_named_with_the_one_that_was_meant(capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["inspect", "rows.jsonl", "--rows", "0"])
+    assert exit.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("usage: vlmpack inspect ")
+    assert said.endswith("vlmpack inspect: error: unknown: --rows 0; did you mean --row?\n")
+
+
 def test_help_is_there_without_transformers():
     script = "import sys; from vlmpack import cli\ntry: cli.main(['verify', '--help'])\nexcept SystemExit: print('transformers' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

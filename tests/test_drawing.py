@@ -302,11 +302,11 @@ def test_nothing_is_written_over_anything_else_or_cut_off(shown):
     assert overlapping == []
 
 
-def test_segments_are_named_with_their_text_tokens_and_what_they_stand_for():
+def test_segments_are_named_with_their_text_tokens_and_how_many_share_them():
     words = said(draw(three_prompts(), panels=("forest",)))
     assert words.startswith(
-        "What stands once tokens stands for prompts A, B, C <s>USER: 4 × 12 prompts A, B [image 1: 16 tokens] ⏎ 17 × 8 "
-        "prompt A What is there? ASSISTANT: 6 × 4 A1, A3 green 1 × 2 A1 ring</s> 2 × 1 A3 square</s> 2 × 1 A2, A4 yellow"
+        "What stands once tokens shared by prompts A, B, C <s>USER: 4 12 prompts A, B [image 1: 16 tokens] ⏎ 17 8 "
+        "prompt A What is there? ASSISTANT: 6 4 A1, A3 green 1 2 A1 ring</s> 2 1 A3 square</s> 2 1 A2, A4 yellow"
     )
 
 
@@ -332,13 +332,13 @@ def test_images_are_shown_as_the_vision_tower_is_shown_them():
 def test_siblings_that_find_no_room_are_counted():
     words = written(draw(Forest((-1,) + (0,) * 99, (5,) + (2,) * 99), panels=("forest",)))
     left_out = words.index("… 75 more segments")
-    assert words[left_out - 3 : left_out + 3] == ["segment 23", "2", "× 1", "… 75 more segments", "150", "segment 99"]
+    assert words[left_out - 3 : left_out + 3] == ["segment 23", "2", "1", "… 75 more segments", "150", "segment 99"]
 
 
 def test_a_path_deeper_than_pythons_calls_is_drawn():
     words = written(draw(Forest((-1, *range(1199)), (1,) * 1200), panels=("forest",)))
     left_out = words.index("… 1,175 more segments")
-    assert words[left_out - 3 : left_out + 2] == ["segment 24", "1", "× 1", "… 1,175 more segments", "1,175"]
+    assert words[left_out - 3 : left_out + 2] == ["segment 24", "1", "1", "… 1,175 more segments", "1,175"]
 
 
 # --- text from anywhere

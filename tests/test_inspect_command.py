@@ -37,7 +37,7 @@ def test_rows_are_packed_together_and_share_their_picture(dataset, capsys):
     assert inspect(dataset, "--row", "0", "1") == 0
     out = capsys.readouterr().out
     assert out.startswith("2 prompts, 8 responses: ")
-    assert "1 vision pass for 8 (8.00x)" in out
+    assert "1 vision pass instead of 8 (8.00x)" in out
 
 
 def test_a_page_and_a_picture_are_written(dataset, tmp_path, capsys):

@@ -1,8 +1,10 @@
 """The `vlmpack` command. It stands above all else."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from vlmpack.commands import inspect, plan, verify
 
@@ -16,10 +18,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the command's own name; None for those it was called with.
     """
     parser = argparse.ArgumentParser(prog="vlmpack", description="Preference training with shared prompts and images.")
-    add_command = parser.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS.values():
-        command.add(add_command)
-    args = parser.parse_args(arguments)
+        command.add(commands.add_parser)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        commands.choices[args.command].error(_unknown(unknown, commands.choices[args.command]))
     try:
         return COMMANDS[args.command].run(args)
     except ValueError as error:
@@ -27,6 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"vlmpack: {error}", file=sys.stderr)
         return 2
+
+
+def _unknown(arguments: Sequence[str], command: argparse.ArgumentParser) -> str:
+    """What is said of arguments that a command does not know; its usage stands above it."""
+    known = re.findall(r"--[\w-]+", command.format_usage())
+    close = [match for each in arguments for match in get_close_matches(each, known, n=1)]
+    return f"unknown: {' '.join(arguments)}" + (f"; did you mean {' or '.join(close)}?" if close else "")
 
 
 if __name__ == "__main__":

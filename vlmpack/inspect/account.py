@@ -32,13 +32,15 @@ class Account:
         """One line for people.
 
         Example:
-            >>> print(Account((372, 75), (12, 2), (6000, 1500)))
-            75 tokens stand for 372 (4.96x), 2 vision passes for 12 (6.00x), 1,500 query-key pairs for 6,000 (4.00x)
+            >>> print(Account((40, 10), (6, 1), (0, 0)))
+            10 tokens instead of 40 (4.00x), 1 vision pass instead of 6 (6.00x)
         """
-        passes = "vision pass for" if self.passes[1] == 1 else "vision passes for"
-        what = [(self.tokens, "tokens stand for"), (self.passes, passes), (self.cells, "query-key pairs for")]
+        passes = "vision pass" if self.passes[1] == 1 else "vision passes"
+        what = [(self.tokens, "tokens"), (self.passes, passes), (self.cells, "query-key pairs")]
         return ", ".join(
-            f"{packed:,} {words} {alone:,} ({alone / packed:.2f}x)" for (alone, packed), words in what if alone
+            f"{packed:,} {words} instead of {alone:,} ({alone / packed:.2f}x)"
+            for (alone, packed), words in what
+            if alone
         )
 
 

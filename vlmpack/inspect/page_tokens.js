@@ -68,7 +68,7 @@ class Tokens {
     const { responses } = this.model;
     const count = segment.stop - segment.start;
     const head = make("button", "head", make("b", "", segment.name));
-    const times = segment.for > 1 ? `stands for ${this.model.ends(segment.for)}` : "";
+    const times = segment.for > 1 ? `shared by ${this.model.ends(segment.for)}` : "";
     head.append(make("span", "fact", [plural(count, "token"), times].filter(Boolean).join(" · ")));
     for (const each of segment.responses.filter((response) => response.path.at(-1) === segment.number)) {
       const beaten = each.beats.map((row) => responses[row].name).join(", ");

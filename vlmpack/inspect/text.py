@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from vlmpack.forest import Forest
 from vlmpack.inspect.exhibit import Exhibit, Segment, exhibit
+from vlmpack.inspect.mask_faults import faults
 from vlmpack.inspect.naming import Response
 from vlmpack.pack import Pack
 from vlmpack.sample import Sample
@@ -26,7 +27,7 @@ def text(shown: Pack | Sample | Forest, processor: Any = None) -> str:
         processor: as for `vlmpack.inspect.draw`.
 
     Returns:
-        Lines: what was saved; each segment with its tokens, its name, how many responses it stands for and what it
+        Lines: what was saved; each segment with its tokens, its name, how many responses share it and what it
         says; which segments each one sees.
 
     Raises:
@@ -41,7 +42,7 @@ def rendered(exhibit: Exhibit) -> str:
     Args:
         exhibit: what there is to see.
     """
-    lines = [f"{counted(exhibit)}: {exhibit.account}", "", *_tree(exhibit)]
+    lines = [f"{counted(exhibit)}: {exhibit.account}", *faults(exhibit), "", *_tree(exhibit)]
     if len(exhibit.segments) <= MOST_SEEN:
         lines += ["", *_seen(exhibit)]
     return "\n".join(lines)
@@ -59,7 +60,7 @@ def counted(exhibit: Exhibit) -> str:
 
 def _tree(exhibit: Exhibit) -> list[str]:
     """A line for each segment."""
-    rows = [("tokens", "segment", "for", "text" if exhibit.pieces else "")]
+    rows = [("tokens", "segment", "shared by", "text" if exhibit.pieces else "")]
     ending: dict[int, list[Response]] = {}  # with a preference, by the segment in which they end
     for response in exhibit.responses:
         if response.beats:
@@ -84,7 +85,7 @@ def _says(exhibit: Exhibit, segment: Segment, ending: Sequence[Response]) -> str
             placed = exhibit.images[part.place]
             said.append(f"[image {placed.image + 1}: {placed.tokens} tokens]")
         elif (words := exhibit.text(part.start, part.stop)) is not None:
-            said.append(shortened(printable(words), WIDEST))
+            said.append(shortened(printable(words) if words.strip(" ") else "␣" * len(words), WIDEST))
     for each in ending:
         said.append(f"  ({each.name} > {', '.join(exhibit.responses[row].name for row in each.beats)})")
     return "".join(said)

@@ -40,7 +40,7 @@ def put(sheet: Sheet, exhibit: Exhibit, rows: Sequence[Row], x: float, y: float,
     right = x + width
     sheet.write(x, y + 5, "What stands once", HEADING, bold=True)
     sheet.write(right - TIMES, y + 17, "tokens", SMALL, colour=FAINT, across="right")
-    sheet.write(right, y + 17, "stands for", SMALL, colour=FAINT, across="right")
+    sheet.write(right, y + 17, "shared by", SMALL, colour=FAINT, across="right")
     indent = min(INDENT, DEEPEST / max(1, *(row.depth for row in rows)))
     bars = x + max(
         row.depth * indent + _pill(sheet.lettering, row.segment) + GAP for row in rows if row.segment is not None
@@ -78,7 +78,7 @@ def _row(sheet: Sheet, exhibit: Exhibit, row: Row, x: float, middle: float, righ
         _bar(sheet, exhibit, row.segment, bars, middle, end)
     times = row.segment.stands_for
     sheet.write(right - TIMES, middle, f"{exhibit.forest.lengths[row.segment.number]:,}", SIZE, across="right")
-    sheet.write(right, middle, f"× {times}", SIZE, across="right", bold=times > 1)
+    sheet.write(right, middle, f"{times}", SIZE, across="right", bold=times > 1)
 
 
 def _name(lettering: Lettering, segment: Segment) -> str:

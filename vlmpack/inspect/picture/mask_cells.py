@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vlmpack.inspect.exhibit import Exhibit
-from vlmpack.inspect.picture.mask_rule import may_see, path_stop, sees
+from vlmpack.inspect.mask_rule import may_see, path_stop, sees
 
 Tokens = Int[np.ndarray, " T"]
 Corners = Float[np.ndarray, "corners 2"]

@@ -7,9 +7,10 @@ from matplotlib.collections import PolyCollection
 from torch import Tensor
 
 from vlmpack.inspect.exhibit import Exhibit, InspectError
+from vlmpack.inspect.mask_faults import named
 from vlmpack.inspect.palette import FAINT, RULE, WRONG, channels
 from vlmpack.inspect.picture.mask_cells import rectangle, regions, table
-from vlmpack.inspect.picture.mask_notes import AXES, Note, named
+from vlmpack.inspect.picture.mask_notes import AXES, Note
 from vlmpack.inspect.picture.sheet import Sheet
 
 MOST = 1024  # tokens

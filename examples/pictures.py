@@ -19,7 +19,9 @@ ASSETS = Path(__file__).parent.parent / "assets"
 PIN = """
 const shown = document.querySelector("[data-vlmpack]").shadowRoot;
 const words = [...shown.querySelectorAll("*")].filter((each) => !each.children.length);
-words.filter((each) => each.textContent.trim() === arguments[0])[arguments[1]].click();
+const word = words.filter((each) => each.textContent.trim() === arguments[0])[arguments[1]];
+word.scrollIntoView({ block: "end" });
+word.click();
 """
 
 
@@ -71,7 +73,7 @@ def shoot(pack: vlmpack.Pack, path: Path, word: str, which: int) -> bool:
         "headless=new",
         "no-sandbox",
         "hide-scrollbars",
-        "window-size=1280,780",
+        "window-size=1360,900",
         "disable-background-networking",
     ):
         options.add_argument(f"--{flag}")

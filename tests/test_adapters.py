@@ -52,8 +52,15 @@ def scores(kind: str, model, rows):
     return unpacked.rewards(unwrapped(model), rows).detach()
 
 
-@pytest.mark.parametrize("where", ["decoder", pytest.param("decoder and tower", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["dpo", "reward"])
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        ("dpo", "decoder"),
+        pytest.param("reward", "decoder", marks=pytest.mark.slow),
+        pytest.param("dpo", "decoder and tower", marks=pytest.mark.slow),
+        pytest.param("reward", "decoder and tower", marks=pytest.mark.slow),
+    ],
+)
 def test_an_adapter_trains_packed_as_unpacked_over_20_steps(kind, where, tmp_path):
     trained = []
     for packing in (False, True):

@@ -119,13 +119,11 @@ LLAVA_7B = {
 }
 
 
-def test_a_model_of_7_billion_parameters_is_verified_by_its_configuration_in_under_a_minute(tmp_path):
+def test_a_model_of_7_billion_parameters_is_verified_by_its_configuration_in_under_a_minute(tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps(LLAVA_7B))
     start = time.perf_counter()
-    command = [sys.executable, "-m", "vlmpack.cli", "verify", str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "LlavaForConditionalGeneration (llava)" in result.stdout
+    assert cli.main(["verify", str(tmp_path)]) == 0
+    assert "LlavaForConditionalGeneration (llava)" in capsys.readouterr().out
     assert time.perf_counter() - start < 60
 
 

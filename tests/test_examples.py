@@ -52,7 +52,7 @@ def dataset(tmp_path):
     return tmp_path / "rows.jsonl"
 
 
-@pytest.mark.parametrize("script", ["train_reward.py", "train_dpo.py"])
+@pytest.mark.parametrize("script", ["train_dpo.py", pytest.param("train_reward.py", marks=pytest.mark.slow)])
 def test_a_model_trained_from_a_file_is_saved(script, dataset, tmp_path):
     result = run(script, "--dataset", str(dataset), "--max-steps", "1", "--batch-size", "2", folder=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     from vlmpack import inspect, pack
 
-    processor, rows = processor_of(args), rows_of(args)
+    rows, processor = rows_of(args), processor_of(args)  # a file that is not there is known sooner than a hub name
     for number in args.row:
         if not 0 <= number < len(rows):
             raise CommandError(f"--row {number}: {args.dataset} has {len(rows):,} rows, 0 to {len(rows) - 1:,}")

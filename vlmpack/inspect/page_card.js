@@ -77,7 +77,10 @@ class Card {
         "p", "hints", keys("Tab", "into the text"), keys("← →", "token"), keys("↑ ↓", "segment"),
         keys("Enter", "pins, opens an image"), keys("Esc", "frees"),
       ),
-      make("p", "", "In the mask each row is a token that looks, each column one that is seen. Filled: may attend."),
+      make(
+        "p", "", "In the mask each row is a token that looks, each column one that is seen. ",
+        this.model.weights ? "Darker: more weight. Red: outside the mask." : "Filled: may attend.",
+      ),
       make("p", "legend", ...this.legend()),
     ];
   }
@@ -88,7 +91,8 @@ class Card {
     const keys = Object.keys(kinds).filter((kind) => there.has(kind));
     const chip = (colours, name) => make("span", "chip", ...colours.map(swatch), unit(name));
     const own = COLOURS.filter((colour) => there.has(colour));
-    return [...keys.map((kind) => chip([kind], kinds[kind])), chip(own, "a response’s own")];
+    const before = make("span", "chip", make("i", "swatch outlined"), unit("predicts the token pointed at"));
+    return [...keys.map((kind) => chip([kind], kinds[kind])), chip(own, "a response’s own"), before];
   }
 
   about(focus) {

@@ -73,7 +73,7 @@ class Lights {
   /** Beside a segment's name, how much of it is seen. */
   say(segment, focus) {
     const count = focus ? total(within(focus.runs, segment.start, segment.stop)) : 0;
-    const said = !count ? "" : count === segment.stop - segment.start ? "● seen" : `◐ ${count} seen`;
+    const said = !count ? "" : count === segment.stop - segment.start ? "● seen" : `◐ ${count} of ${segment.stop - segment.start} seen`;
     if (said === this.seeing[segment.number]) return;
     this.seeing[segment.number] = said;
     this.tokens.heads[segment.number].querySelector(".seeing").textContent = said;

@@ -217,7 +217,7 @@ def test_weights_of_something_else_are_refused(weights, error):
 
 
 def test_weights_of_too_many_tokens_are_refused():
-    with pytest.raises(InspectError, match="the weights of 1,025 tokens cannot be told apart; draw a pack of at most"):
+    with pytest.raises(InspectError, match="the weights of 1,025 tokens cannot be told apart; show a pack of at most"):
         draw(Forest((-1,), (1025,)), weights=torch.eye(1025))
 
 

@@ -722,10 +722,22 @@ def test_a_weight_rounded_up_above_1_is_shown_as_1():
 
 
 REFUSED = {
-    "another pack's": (small, torch.zeros(14, 14), r"weights are \(14, 14\) and the pack has 15 tokens"),
-    "above 1": (small, torch.full((15, 15), 1.02), "weights run from 1.02 to 1.02; give them after the softmax"),
-    "scores": (small, torch.full((15, 15), -3.0), "weights run from -3 to -3; give them after the softmax"),
-    "too many": (lambda: Forest((-1,), (513,)), torch.zeros(513, 513), "weights of 513 tokens are too many"),
+    "another pack's": (small, torch.zeros(14, 14), r"weights are of shape \(14, 14\) and the pack has 15 tokens"),
+    "above 1": (
+        small,
+        torch.full((15, 15), 1.02),
+        "weights lie between 1.02 and 1.02 and must lie between 0 and 1; give those after the softmax",
+    ),
+    "scores": (
+        small,
+        torch.full((15, 15), -3.0),
+        "weights lie between -3 and -3 and must lie between 0 and 1; give those after the softmax",
+    ),
+    "too many": (
+        lambda: Forest((-1,), (513,)),
+        torch.zeros(513, 513),
+        "the weights of 513 tokens cannot be told apart; show a pack of at most 512",
+    ),
 }
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 from PIL import Image
-from torch import Tensor
 
 from vlmpack import layout, masks
 from vlmpack.forest import Forest
@@ -193,7 +192,7 @@ def _of_pack(pack: Pack, reading: Reading | None) -> Exhibit:
 
 def _of_forest(forest: Forest) -> Exhibit:
     nothing = np.full(forest.tokens, -1)
-    names, reach = leaves(forest), _array(masks.reach(forest))
+    names, reach = leaves(forest), masks.reach(forest).numpy()
     segments = [replace(each, name=f"segment {each.number}") for each in _segments(forest, names, nothing)]
     return Exhibit(
         forest=forest,
@@ -201,17 +200,13 @@ def _of_forest(forest: Forest) -> Exhibit:
         responses=names,
         images=(),
         reach=reach,
-        position=_array(layout.position(forest)),
-        previous=_array(layout.previous(forest)),
+        position=layout.position(forest).numpy(),
+        previous=layout.previous(forest).numpy(),
         blocks=nothing,
         image_of=nothing,
         pieces=None,
         account=account(forest, names, reach, nothing, nothing, 0),
     )
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.numpy()
 
 
 def _segments(forest: Forest, responses: Sequence[Response], image_of: Tokens) -> tuple[Segment, ...]:

@@ -1,11 +1,10 @@
 """Where a pack's mask is not what its forest asks for, in words: counted without a table of all pairs."""
 
-from bisect import bisect_right
-
 import numpy as np
 
-from vlmpack.inspect.exhibit import Exhibit
-from vlmpack.inspect.mask_rule import Tokens, may_see, path_stop, sees, segment_start
+from vlmpack.inspect.exhibit import Exhibit, Tokens
+from vlmpack.inspect.mask_rule import may_see, path_stop, sees, segment_start
+from vlmpack.inspect.naming import path_to
 
 
 def faults(exhibit: Exhibit, mark: str = "") -> tuple[str, ...]:
@@ -59,4 +58,4 @@ def named(exhibit: Exhibit, token: int) -> str:
         exhibit: what there is to see.
         token: its index.
     """
-    return f"{token} ({exhibit.segments[bisect_right(exhibit.forest.starts, token) - 1].name})"
+    return f"{token} ({exhibit.segments[path_to(exhibit.forest, token)[-1]].name})"

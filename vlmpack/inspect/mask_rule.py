@@ -4,9 +4,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from vlmpack import masks
-from vlmpack.inspect.exhibit import Exhibit
+from vlmpack.inspect.exhibit import Exhibit, Tokens
 
-Tokens = Int[np.ndarray, " T"]
 Indices = Int[np.ndarray, "..."]
 
 

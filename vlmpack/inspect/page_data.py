@@ -7,16 +7,15 @@ from math import isqrt, prod
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from vlmpack.inspect.exhibit import Exhibit, InspectError
+from vlmpack.inspect.exhibit import Exhibit
 from vlmpack.inspect.text import counted
+from vlmpack.inspect.weights_given import checked
 
 MOST_WEIGHED = 512  # tokens of a pack whose attention weights are shown
-LARGEST = 1.01  # of a weight, as in a picture: rounded to bfloat16, one of 1 may come out as 1.0078
 PICTURES = 240_000  # bytes for all thumbnails
 SHARP = 4_000  # bytes up to which a thumbnail is kept as it is, without JPEG's traces
 SIDES = (192, 128, 96, 64, 48, 32)  # pixels, the most that PICTURES leaves room for is taken
@@ -62,7 +61,7 @@ def data(exhibit: Exhibit, weights: Float[Tensor, "T T"] | None = None) -> dict[
         "blocks": equal_runs(exhibit.blocks),
         "vocabulary": vocabulary,
         "words": words,
-        "weights": None if weights is None else _bytes(_checked(exhibit, weights)),
+        "weights": None if weights is None else _bytes(checked(weights, exhibit, MOST_WEIGHED)),
     }
 
 
@@ -167,26 +166,7 @@ def _picture(thumbnail: Image.Image, side: int) -> dict[str, Any]:
     return {"url": url, "width": thumbnail.width, "height": thumbnail.height}
 
 
-def _checked(exhibit: Exhibit, weights: Float[Tensor, "T T"]) -> Float[Tensor, "T T"]:
-    if exhibit.tokens > MOST_WEIGHED:
-        raise InspectError(
-            f"weights of {exhibit.tokens} tokens are too many to look at; pack fewer samples, "
-            f"up to {MOST_WEIGHED} tokens"
-        )
-    if tuple(weights.shape) != (exhibit.tokens, exhibit.tokens):
-        raise InspectError(
-            f"weights are {tuple(weights.shape)} and the pack has {exhibit.tokens} tokens; "
-            f"give one layer's and head's, a row for each token that looks"
-        )
-    if not bool((weights >= 0).all() & (weights <= LARGEST).all()):
-        raise InspectError(
-            f"weights run from {weights.min().item():.3g} to {weights.max().item():.3g}; "
-            f"give them after the softmax, from 0 to 1"
-        )
-    return weights
-
-
-def _bytes(weights: Float[Tensor, "T T"]) -> str:
+def _bytes(weights: Float[np.ndarray, "T T"]) -> str:
     """Each weight as a byte, base64: 0 only for exactly 0, however small the others are; 255 for 1 and above."""
-    levels = (weights.detach().to("cpu", torch.float64) * 255).round().clamp(1, 255)
-    return b64encode(levels.where(weights.cpu() > 0, 0).byte().numpy().tobytes()).decode()
+    levels = np.where(weights > 0, np.clip(np.rint(weights * 255), 1, 255), 0)
+    return b64encode(levels.astype(np.uint8).tobytes()).decode()

@@ -13,7 +13,8 @@ from vlmpack.inspect.picture.lettering import Lettering
 from vlmpack.inspect.picture.mask_notes import Note, notes
 from vlmpack.inspect.picture.mask_panel import fill
 from vlmpack.inspect.picture.sheet import Picture, Sheet
-from vlmpack.inspect.picture.weights import checked, leaks, legend, shade
+from vlmpack.inspect.picture.weights import MOST, leaks, legend, shade
+from vlmpack.inspect.weights_given import checked
 
 PAGE, COLUMN = 518.0, 252.0  # of a paper's page and of one of its two columns, points
 EDGE, GUTTER, APART = 6.0, 18.0, 16.0  # around all, between panels side by side, between one above the other
@@ -48,7 +49,7 @@ def composed(
         weights: in the mask's place; None for the mask.
     """
     lettering = Lettering()
-    table = None if weights is None else checked(weights, exhibit)
+    table = None if weights is None else checked(weights, exhibit, MOST)
     panel = _Panels(exhibit, rows(exhibit), notes(exhibit) if table is None else leaks(table, exhibit), lettering)
     top = EDGE + (TITLE if title else 0)
     beside = {"forest", "mask"} <= set(panels)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from vlmpack.inspect.exhibit import Exhibit
+from vlmpack.inspect.exhibit import Exhibit, Tokens
 from vlmpack.inspect.mask_rule import may_see, path_stop, sees
 
-Tokens = Int[np.ndarray, " T"]
 Corners = Float[np.ndarray, "corners 2"]
 Span = tuple[int, int]  # the first token, and one past the last
 

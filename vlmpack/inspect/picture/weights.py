@@ -4,9 +4,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from torch import Tensor
 
-from vlmpack.inspect.exhibit import Exhibit, InspectError
+from vlmpack.inspect.exhibit import Exhibit
 from vlmpack.inspect.mask_faults import named
 from vlmpack.inspect.palette import FAINT, RULE, WRONG, channels
 from vlmpack.inspect.picture.mask_cells import rectangle, regions, table
@@ -14,7 +13,6 @@ from vlmpack.inspect.picture.mask_notes import AXES, Note
 from vlmpack.inspect.picture.sheet import Sheet
 
 MOST = 1024  # tokens
-LARGEST = 1.01  # of a weight: rounded to bfloat16, one of 1 may come out as 1.0078
 DARKEST = "#08306b"
 LEAST = 0.07  # how dark the smallest weight is that is not 0
 STEPS = (0.0, 0.01, 0.1, 1.0)  # of the legend
@@ -24,35 +22,11 @@ FRAMED = 100  # leaks, up to which each gets a frame that shows it however small
 Weights = Float[np.ndarray, "rows columns"]
 
 
-def checked(weights: Float[Tensor, "T T"], exhibit: Exhibit) -> Weights:
-    """The weights as an array in float64, which loses none of them.
-
-    Args:
-        weights: on any device, of any dtype.
-        exhibit: of the pack over which they were computed.
-
-    Raises:
-        InspectError: they are too many, of another pack, or no weights.
-    """
-    tokens = exhibit.tokens
-    if tokens > MOST:
-        raise InspectError(f"the weights of {tokens:,} tokens cannot be told apart; draw a pack of at most {MOST:,}")
-    if tuple(weights.shape) != (tokens, tokens):
-        shape = tuple(weights.shape)
-        raise InspectError(f"weights are of shape {shape} and the pack has {tokens} tokens; give [{tokens}, {tokens}]")
-    if not ((weights >= 0) & (weights <= LARGEST)).all():
-        raise InspectError(
-            f"weights lie between {weights.min().item():.3g} and {weights.max().item():.3g} and must lie between 0 and "
-            "1; give those after the softmax, as attention_weights does"
-        )
-    return weights.detach().cpu().double().numpy()
-
-
 def leaks(weights: Weights, exhibit: Exhibit) -> tuple[Note, ...]:
     """What the rows and columns are, and how much of the weights lies outside the mask.
 
     Args:
-        weights: as `checked` returns them.
+        weights: as `weights_given.checked` returns them.
         exhibit: what there is to see.
     """
     axes = Note(AXES, False)
@@ -71,7 +45,7 @@ def shade(axes: Axes, exhibit: Exhibit, weights: Weights) -> None:
     Args:
         axes: in tokens.
         exhibit: what there is to see.
-        weights: as `checked` returns them.
+        weights: as `weights_given.checked` returns them.
     """
     wrong = ~table(exhibit) & (weights > 0)
     colours = _shades(weights)

@@ -27,7 +27,7 @@ from vlmpack.processors.identity import identity
 from vlmpack.processors.image_inputs import company_of, divide
 from vlmpack.processors.images import ImageError, look_at, open_image
 from vlmpack.processors.messages import Message, RowError, has_images
-from vlmpack.processors.rows import PreferenceRow, read_row
+from vlmpack.processors.rows import PreferenceRow, read_candidates, read_row
 from vlmpack.reading import Reading
 
 
@@ -119,8 +119,19 @@ class PreferenceProcessor:
             RowError, ImageError, TemplateError: what is wrong, and what to do.
         """
         with _named(row):
-            read, prompt = self._read(row)
-            return self._sample(read, prompt, [open_image(source, *self._limits) for source in read.images])
+            return self._processed(read_row(row, self.config.metadata_columns))
+
+    def candidates(self, row: Mapping[str, Any]) -> Sample:
+        """Process a row whose responses are to be judged: it may lack scores, and hold a single `response`.
+
+        Args:
+            row: as for `__call__`, or without `scores` and `ranks`.
+
+        Raises:
+            RowError, ImageError, TemplateError: what is wrong, and what to do.
+        """
+        with _named(row):
+            return self._processed(read_candidates(row, self.config.metadata_columns))
 
     def measure(self, row: Mapping[str, Any]) -> Lengths:
         """What a row will cost. Checks what `__call__` checks and that image files are whole, but decodes no pixels.
@@ -134,21 +145,25 @@ class PreferenceProcessor:
             RowError, ImageError, TemplateError: what is wrong, and what to do.
         """
         with _named(row):
-            read, prompt = self._read(row)
+            read = read_row(row, self.config.metadata_columns)
+            prompt = self._prompt(read)
             seen = [look_at(source, *self._limits) for source in read.images]
             sample = self._sample(read, prompt, [image for image, _ in seen], self.blank)
             return sample.lengths_with([digest for _, digest in seen])
 
-    def _read(self, row: Mapping[str, Any]) -> tuple[PreferenceRow, list[Message]]:
-        """The row, and its prompt with image blocks in place."""
-        read = read_row(row, self.config.metadata_columns)
+    def _processed(self, read: PreferenceRow) -> Sample:
+        prompt = self._prompt(read)
+        return self._sample(read, prompt, [open_image(source, *self._limits) for source in read.images])
+
+    def _prompt(self, read: PreferenceRow) -> list[Message]:
+        """A row's prompt with image blocks in place."""
         if self.image_token is None and (read.images or has_images(read.prompt)):
             raise RowError(f"the row has images, and {type(self.processor).__name__} reads text only; load a processor")
         prompt = read.prompt
         if self.image_token is not None:
             prompt = place_images(prompt, len(read.images), self.image_token)
         self._check_texts({"the prompt": prompt, **{f"response {i}": each for i, each in enumerate(read.responses)}})
-        return read, prompt
+        return prompt
 
     @property
     def _limits(self) -> tuple[Path | None, int]:

@@ -38,7 +38,34 @@ def read_row(row: Mapping[str, Any], metadata_columns: Sequence[str] = ()) -> Pr
         RowError: a column is unknown or missing, or its value cannot be used.
     """
     own = to_own_form(row, metadata_columns)
-    responses, pairs, margins = _ranked(own) if "responses" in own else _pair(own)
+    return _read(own, *(_ranked(own) if "responses" in own else _pair(own)))
+
+
+def read_candidates(row: Mapping[str, Any], metadata_columns: Sequence[str] = ()) -> PreferenceRow:
+    """Read a row whose responses are to be judged: nothing need be said of who is better, and one response will do.
+
+    Args:
+        row: as for `read_row`; besides, `responses` may come without `scores` or `ranks`, and a `response` alone.
+        metadata_columns: likewise.
+
+    Raises:
+        RowError: a column is unknown or missing, or its value cannot be used.
+    """
+    if row.get("response") is not None and row.get("responses") is None:
+        row = {**{name: row[name] for name in row if name != "response"}, "responses": [row["response"]]}
+    own = to_own_form(row, metadata_columns)
+    if "responses" not in own:
+        return _read(own, *_pair(own))
+    judged = {"scores", "ranks"} & set(own)
+    return _read(own, *(_ranked(own, least=1) if judged else (_responses(own, least=1), (), None)))
+
+
+def _read(
+    own: Mapping[str, Any],
+    responses: tuple[list[Message], ...],
+    pairs: tuple[tuple[int, int], ...],
+    margins: tuple[float, ...] | None,
+) -> PreferenceRow:
     prompt = messages(own["prompt"], "user")
     if not text_of(prompt).strip():
         raise RowError("the prompt is empty; a response needs something to answer")
@@ -49,19 +76,13 @@ def read_row(row: Mapping[str, Any], metadata_columns: Sequence[str] = ()) -> Pr
     return PreferenceRow(_images(own), prompt, responses, pairs, margins)
 
 
-def _ranked(row: Mapping[str, Any]):
+def _ranked(row: Mapping[str, Any], least: int = 2):
     """`responses` with `scores` or `ranks`."""
-    if "prompt" not in row:
-        raise RowError("a row with 'responses' needs a 'prompt'; add the column")
     if ("scores" in row) == ("ranks" in row):
         raise RowError(
             "a row with 'responses' needs 'scores' (higher is better) or 'ranks' (lower is better), one of them"
         )
-    responses = row["responses"]
-    if isinstance(responses, str) or not isinstance(responses, Sequence):
-        raise RowError(f"'responses' is {type(responses).__name__}; give a list of two responses or more")
-    if len(responses) < 2:
-        raise RowError(f"the row holds {len(responses)} responses; a preference needs two or more")
+    responses = _responses(row, least)
     name = "scores" if "scores" in row else "ranks"
     values = _numbers(row[name], name, len(responses))
     scores = values if name == "scores" else [-value for value in values]
@@ -69,7 +90,19 @@ def _ranked(row: Mapping[str, Any]):
         (i, j) for i in range(len(scores)) for j in range(len(scores)) if scores[i] > scores[j]
     )  # equal scores are a tie, which is no pair
     margins = tuple(scores[i] - scores[j] for i, j in pairs) if name == "scores" else None
-    return tuple(messages(response, "assistant") for response in responses), pairs, margins
+    return responses, pairs, margins
+
+
+def _responses(row: Mapping[str, Any], least: int) -> tuple[list[Message], ...]:
+    if "prompt" not in row:
+        raise RowError("a row with 'responses' needs a 'prompt'; add the column")
+    responses = row["responses"]
+    if isinstance(responses, str) or not isinstance(responses, Sequence):
+        raise RowError(f"'responses' is {type(responses).__name__}; give a list of two responses or more")
+    if len(responses) < least:
+        more = "a preference needs two or more" if least == 2 else "there is nothing to judge"
+        raise RowError(f"the row holds {len(responses)} responses; {more}")
+    return tuple(messages(response, "assistant") for response in responses)
 
 
 def _pair(row: Mapping[str, Any]):

@@ -32,7 +32,7 @@ def trainer_of(kind: str, folder, model=None, peft_config=None, **settings):
         config = DPOConfig(**common, **settings)
         return DPOTrainer(model, config, train_dataset=dataset(), peft_config=peft_config)
     reward_model = RewardModel.from_backbone(model)
-    torch.nn.init.normal_(reward_model.score.weight)
+    torch.nn.init.normal_(reward_model.reward_head.score.weight)
     return RewardTrainer(
         reward_model, RewardConfig(**common, **settings), train_dataset=dataset(), peft_config=peft_config
     )

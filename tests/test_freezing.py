@@ -103,7 +103,7 @@ def test_freezing_everything_is_an_error():
 def test_a_reward_models_head_is_never_frozen():
     model = RewardModel.from_backbone(llava())
     freeze(model, vision_tower=True, multi_modal_projector=True, language_model=True)
-    assert {name for name, _ in model.named_parameters()} - frozen_names(model) == {"score.weight"}
+    assert {name for name, _ in model.named_parameters()} - frozen_names(model) == {"reward_head.score.weight"}
 
 
 def test_adapters_in_a_frozen_part_are_frozen_with_it():

@@ -220,5 +220,5 @@ def test_a_reward_of_a_bfloat16_model_is_a_float32_number(tmp_path):
     assert unpacked.rewards(model, ranked(3)).dtype == torch.float32
     model.save_pretrained(tmp_path)
     again = RewardModel.from_pretrained(tmp_path)
-    assert (again.score.weight.dtype, again.model.dtype) == (torch.float32, torch.bfloat16)
+    assert (again.reward_head.score.weight.dtype, again.model.dtype) == (torch.float32, torch.bfloat16)
     assert torch.equal(again(pack), model(pack))

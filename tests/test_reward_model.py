@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from tiny import MODELS, llama, llava, sample
 from transformers import AutoModelForSequenceClassification
 
@@ -17,7 +18,7 @@ MADE = [sample([1, 2], [[3, 1], [2, 4, 0], [1]], [(0, 1)]), sample([5], [[3], [4
 def test_a_saved_reward_model_scores_bit_for_bit_the_same(name, tmp_path):
     model = vlmpack.enable(RewardModel.from_backbone(MODELS[name]().float()))
     model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "config.json", "model.safetensors"}
     loaded = RewardModel.from_pretrained(str(tmp_path))  # enables itself
     (pack,) = vlmpack.pack(MADE)
     assert torch.equal(model(pack), loaded(pack))
@@ -30,15 +31,17 @@ def test_a_pretrained_model_gets_a_fresh_head(name, tmp_path):
     reward_model = RewardModel.from_pretrained(str(tmp_path))
     for a, b in zip(reward_model.model.parameters(), model.base_model.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert reward_model.score.weight.shape == (1, 16)
-    assert reward_model.score.weight.abs().max() > 0
+    assert reward_model.reward_head.score.weight.shape == (1, 16)
+    assert reward_model.reward_head.score.weight.abs().max() > 0
 
 
-def test_weights_are_named_as_in_transformers_sequence_classifiers():
+def test_in_files_weights_are_named_as_in_transformers_sequence_classifiers(tmp_path):
     config = llama().config
     config.num_labels = 1
     classifier = AutoModelForSequenceClassification.from_config(config)
-    assert set(RewardModel.from_backbone(llama()).state_dict()) == set(classifier.state_dict())
+    RewardModel.from_backbone(llama().float()).save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert set(file.keys()) == set(classifier.state_dict())
 
 
 def test_the_reward_is_read_at_each_response_s_last_token():
@@ -64,7 +67,7 @@ def test_a_reward_model_in_bfloat16_is_loaded_in_bfloat16(tmp_path):
     RewardModel.from_backbone(llava().bfloat16()).save_pretrained(tmp_path)
     loaded = RewardModel.from_pretrained(str(tmp_path), dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.bfloat16}
-    assert loaded.score.weight.dtype == torch.float32  # the head, always
+    assert loaded.reward_head.score.weight.dtype == torch.float32  # the head, always
 
 
 def test_pickled_weights_are_not_read_unless_asked_for(tmp_path):
@@ -74,4 +77,4 @@ def test_pickled_weights_are_not_read_unless_asked_for(tmp_path):
     with pytest.raises(OSError, match="safetensors"):
         RewardModel.from_pretrained(str(tmp_path))
     loaded = RewardModel.from_pretrained(str(tmp_path), use_safetensors=False)
-    assert torch.equal(loaded.score.weight, model.score.weight)
+    assert torch.equal(loaded.reward_head.score.weight, model.reward_head.score.weight)

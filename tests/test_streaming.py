@@ -66,7 +66,7 @@ def test_bad_rows_of_a_stream_are_left_out_named_and_the_others_trained_on(tmp_p
     def made(rows, allowed):
         model = RewardModel.from_backbone(llava().float())
         torch.manual_seed(7)
-        torch.nn.init.normal_(model.score.weight)
+        torch.nn.init.normal_(model.reward_head.score.weight)
         config = RewardConfig(
             output_dir=str(tmp_path), max_steps=2, learning_rate=1e-2, optim="sgd", per_device_train_batch_size=10,
             max_bad_rows=allowed, report_to=[], logging_steps=1, save_strategy="no", disable_tqdm=True,

@@ -37,7 +37,7 @@ def train(kind: str, folder, model=None, rows=None, steps: int = 20, resume=None
     else:
         reward_model = model if isinstance(model, RewardModel) else RewardModel.from_backbone(model)
         torch.manual_seed(7)
-        torch.nn.init.normal_(reward_model.score.weight)
+        torch.nn.init.normal_(reward_model.reward_head.score.weight)
         trainer = RewardTrainer(
             reward_model, RewardConfig(**common, **settings), train_dataset=rows, callbacks=callbacks
         )
@@ -172,13 +172,13 @@ def test_with_an_adapter_the_reference_is_the_model_without_it(tmp_path):
 def test_a_reward_adapter_trains_the_head_too(tmp_path):
     config = RewardConfig(output_dir=str(tmp_path), max_steps=3, learning_rate=0.1, report_to=[], disable_tqdm=True)
     model = RewardModel.from_backbone(llava().float())
-    before = model.score.weight.detach().clone()
-    with pytest.raises(ConfigError, match=r"add modules_to_save=\['score'\]"):
+    before = model.reward_head.score.weight.detach().clone()
+    with pytest.raises(ConfigError, match=r"add modules_to_save=\['reward_head'\]"):
         RewardTrainer(model, config, train_dataset=dataset(), peft_config=lora())
-    trainer = RewardTrainer(model, config, train_dataset=dataset(), peft_config=lora(modules_to_save=["score"]))
+    trainer = RewardTrainer(model, config, train_dataset=dataset(), peft_config=lora(modules_to_save=["reward_head"]))
     trainer.train()
     trained = dict(trainer.model.named_parameters())
-    (head,) = [p for name, p in trained.items() if "score.modules_to_save" in name]
+    (head,) = [p for name, p in trained.items() if "reward_head.modules_to_save" in name]
     assert not torch.equal(head, before)
     (pack,) = vlmpack.pack(dataset(3))
     torch.testing.assert_close(

@@ -91,7 +91,7 @@ def trainer(kind: str, engine: str, ranks: int, folder: Path, **others):
         return DPOTrainer(model, DPOConfig(**arguments), train_dataset=data, eval_dataset=evaluation)
     model = RewardModel.from_backbone(model)
     torch.manual_seed(7)
-    torch.nn.init.normal_(model.score.weight)
+    torch.nn.init.normal_(model.reward_head.score.weight)
     return RewardTrainer(model, RewardConfig(**arguments), train_dataset=data, eval_dataset=evaluation)
 
 

@@ -1,50 +1,39 @@
-"""A reward model: any language or vision-language backbone, and one linear head on each response's last token."""
+"""A reward model: any language or vision-language backbone, and a head on each response's hidden state."""
 
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 
+from vlmpack import reward_folder
+from vlmpack.aligned import align
+from vlmpack.judging import Judging
 from vlmpack.model import enable, is_enabled, run, unwrapped
 from vlmpack.pack import Pack
+from vlmpack.reward_head import RewardHead
+from vlmpack.reward_model_config import MARK, RewardModelConfig
+from vlmpack.scores import response_states
 
 
-class RewardModelConfig(PretrainedConfig):
-    """What a saved reward model is made of: the backbone's own configuration.
-
-    Attributes:
-        backbone_config: of the model without its language-model head.
-    """
-
-    model_type = "vlmpack_reward"
-    sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012
-
-    def __init__(self, backbone_config: PretrainedConfig | dict | None = None, **arguments: Any) -> None:
-        super().__init__(**arguments)  # first: it would reset the attention chosen in a backbone_config set before
-        if isinstance(backbone_config, dict):
-            backbone_config = AutoConfig.for_model(**backbone_config)
-        self.backbone_config = backbone_config
-
-    def get_text_config(self, *arguments: Any, **options: Any) -> PretrainedConfig:
-        """As in `PreTrainedConfig`: the decoder's, whose vocabulary and hidden size are the reward model's."""
-        if getattr(self, "backbone_config", None) is None:
-            return super().get_text_config(*arguments, **options)
-        return self.backbone_config.get_text_config(*arguments, **options)
-
-
-class RewardModel(PreTrainedModel):
+class RewardModel(Judging, PreTrainedModel):
     """Scores every response of a pack: higher is better, in the units of a Bradley-Terry logit.
 
-    The reward is a linear function of the last hidden state at the response's last token (Ouyang et al.,
-    2022, section 3.5, https://arxiv.org/abs/2203.02155). Parameters are named as in transformers' sequence
-    classifiers: `model.*` for the backbone, `score.weight` for the head.
+    The reward is a function of the last hidden state at the response's last token (Ouyang et al., 2022, section 3.5,
+    https://arxiv.org/abs/2203.02155), or of its mean over the response. In files, parameters are named as in
+    transformers' sequence classifiers: `model.*` for the backbone, `score.weight` for a linear head.
 
     Args:
         config: with the backbone's configuration.
         backbone: the model without its head; built with random weights from the configuration if None.
+
+    Attributes:
+        processor: the `PreferenceProcessor` that reads rows; see `Judging.processor`.
+        processor_path: where it is saved; None: where the model is.
+        card: text of the model card that `save_pretrained` writes; None: a short one is made.
 
     Example:
         reward_model = vlmpack.RewardModel.from_pretrained("llava-hf/llava-1.5-7b-hf")
@@ -54,7 +43,7 @@ class RewardModel(PreTrainedModel):
     config_class = RewardModelConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _keep_in_fp32_modules_strict = ["score"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict = ["reward_head"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -63,40 +52,121 @@ class RewardModel(PreTrainedModel):
     def __init__(self, config: RewardModelConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         self.model = AutoModel.from_config(config.backbone_config) if backbone is None else backbone
-        hidden = config.get_text_config().hidden_size
-        self.score = nn.Linear(hidden, 1, bias=False, dtype=torch.promote_types(self.model.dtype, torch.float32))
+        self.reward_head = RewardHead(config.get_text_config().hidden_size, config.head, self.model.dtype)
+        self.name_or_path = self.name_or_path or self.model.name_or_path  # by which an adapter finds its base again
         self._no_split_modules = self.model._no_split_modules
+        self.card: str | None = None
+        self.processor_path: str | None = None
         self.post_init()
+        align(self)
 
     @classmethod
-    def from_backbone(cls, backbone: PreTrainedModel) -> "RewardModel":
+    def from_backbone(cls, backbone: PreTrainedModel, head: str = "linear", pooling: str = "last") -> "RewardModel":
         """Put a fresh head on a model; its language-model head, if it has one, is left out.
 
         Args:
             backbone: e.g. a `LlavaForConditionalGeneration` or a `LlamaModel`; shared, not copied.
+            head: "linear", or "mlp" with two layers.
+            pooling: the head reads the hidden state of a response's "last" token, or the "mean" over the response.
         """
         body = unwrapped(backbone).base_model
-        return cls(RewardModelConfig(body.config, dtype=body.dtype), body)
+        return cls(RewardModelConfig(body.config, head, pooling, dtype=body.dtype), body)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *arguments: Any, **options: Any) -> "RewardModel":
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *arguments: Any,
+        head: str | None = None,
+        pooling: str | None = None,
+        backbone: PreTrainedModel | None = None,
+        **options: Any,
+    ) -> Any:
         """Load a saved reward model, or put a fresh head on a pretrained language or vision-language model.
 
+        Saved are also sequence classifiers of one label, whoever trained them, and adapters, whose base is loaded too:
+        what comes back then is PEFT's model around a `RewardModel`, with all that it can do, and `merge_and_unload`.
+
         Args:
-            path: a folder or hub name, of either kind.
+            path: a folder or hub name, of any of these kinds.
             arguments: as for transformers' `from_pretrained`.
-            options: likewise. Remote code stays off unless `trust_remote_code=True` is given, and weights that are
-                pickled are not read unless `use_safetensors=False` is.
+            head: of a fresh head; see `from_backbone`. None: "linear", or what was saved.
+            pooling: likewise; None: "last", or what was saved.
+            backbone: of an adapter whose base model is nowhere to be loaded from.
+            options: as for transformers' `from_pretrained`. Remote code stays off unless `trust_remote_code=True` is
+                given, and weights that are pickled are not read unless `use_safetensors=False` is.
+
+        Raises:
+            RewardModelError: the folder lacks the head, or has another than the one asked for.
         """
         options.setdefault("use_safetensors", True)
-        located = {k: options[k] for k in ("revision", "cache_dir", "token", "trust_remote_code") if k in options}
-        config = options.get("config") or AutoConfig.from_pretrained(path, **located)
-        if config.model_type == cls.config_class.model_type:
-            return super().from_pretrained(path, *arguments, **options)
-        return cls.from_backbone(AutoModel.from_pretrained(path, *arguments, **options))
+        asked = {"head": head, "pooling": pooling}
+        if adapter := reward_folder.adapter_in(path, options):
+            return reward_folder.with_adapter(cls, path, adapter, backbone, asked, arguments, options)
+        config = reward_folder.config_in(path, options)
+        if config is None:
+            base = AutoModel.from_pretrained(path, *arguments, **options)
+            return cls.from_backbone(base, head or "linear", pooling or "last")
+        reward_folder.refuse_other(config, path, asked)
+        whole = options.pop("output_loading_info", False)
+        model, report = super().from_pretrained(
+            path, *arguments, **{**options, "config": config}, output_loading_info=True
+        )
+        reward_folder.refuse_missing(report, path)
+        align(model)
+        model.card = reward_folder.card_in(path)
+        return (model, report) if whole else model
+
+    def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **options: Any) -> None:
+        """Save everything that is needed elsewhere: weights, configuration, processor and model card.
+
+        A linear head on the last token of a text backbone is saved so that plain transformers loads the folder too, as
+        `AutoModelForSequenceClassification` with equal scores; the model card says so.
+
+        Args:
+            save_directory: made if it is not there.
+            is_main_process: whether this process writes what all share.
+            options: as for transformers' `save_pretrained`; `push_to_hub` is a method of its own.
+
+        Raises:
+            RewardModelError: an adapter is on the model, or an upload is asked for here.
+        """
+        reward_folder.refuse_unsaved(self, options)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **options)
+        if is_main_process:
+            reward_folder.complete(Path(save_directory), self)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload reward model",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: str = "50GB",
+    ) -> str:
+        """Upload what `save_pretrained` saves, the model card included.
+
+        Args:
+            repo_id: owner/name on the hub; made if it is not there.
+            commit_message: of the upload.
+            private: whether a new repository is.
+            token: to write with; None: the one of `hf auth login`.
+            revision: branch.
+            create_pr: open a pull request.
+            max_shard_size: of a file of weights.
+
+        Returns:
+            The address of the commit.
+        """
+        save = {"max_shard_size": max_shard_size}
+        where = {"revision": revision, "create_pr": create_pr, "commit_message": commit_message}
+        return reward_folder.upload(self, repo_id, save, where, private, token)
 
     def forward(self, pack: Pack) -> Float[Tensor, " R"]:
-        """Reward of every response, from one forward pass of the pack.
+        """Reward of every response, from one forward pass of the pack; never normalised.
 
         Packs are all that a reward model reads, so it enables itself; `vlmpack.enable` chooses the attention.
 
@@ -111,19 +181,8 @@ class RewardModel(PreTrainedModel):
         """
         if not is_enabled(self):
             enable(self)
-        return self.head(run(self.model, pack).last_hidden_state[0, pack.ends])
-
-    def head(self, hidden: Float[Tensor, "R H"]) -> Float[Tensor, " R"]:
-        """Rewards of last hidden states, in float32 whatever the backbone: bfloat16 cannot tell 3.00 from 3.01.
-
-        Args:
-            hidden: [R, H] the last hidden state at each response's last token.
-
-        Returns:
-            [R] rewards.
-        """
-        with torch.autocast(hidden.device.type, enabled=False):
-            return self.score(hidden.to(self.score.weight.dtype))[:, 0]
+        hidden = run(self.model, pack).last_hidden_state[0]
+        return self.reward_head(response_states(hidden, pack, self.config.pooling))
 
     def get_input_embeddings(self) -> nn.Module:
         """As in `PreTrainedModel`: the backbone's token embedding."""
@@ -133,12 +192,16 @@ class RewardModel(PreTrainedModel):
         """As in `PreTrainedModel`: replace the backbone's token embedding."""
         self.model.set_input_embeddings(value)
 
-    @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """A fresh head starts small, so that every response starts with about the same reward."""
-        if module is getattr(self, "score", None):
-            nn.init.normal_(module.weight, std=1 / (module.in_features + 1) ** 0.5)
+        """A fresh head starts small."""
+        head = getattr(self, "reward_head", None)
+        if head is not None and any(module is layer for layer in head.children()):
+            head.begin(module)
 
 
-AutoConfig.register(RewardModelConfig.model_type, RewardModelConfig)
 AutoModel.register(RewardModelConfig, RewardModel)
+
+# Files name the head's layers without the head, as sequence classifiers do: score.weight.
+register_checkpoint_conversion_mapping(
+    MARK, [WeightRenaming(rf"^{layer}\.", f"reward_head.{layer}.") for layer in ("score", "dense")], overwrite=True
+)

@@ -1,9 +1,12 @@
-"""From a model's outputs on a pack to one number a response."""
+"""From a model's outputs on a pack to one number, or one hidden state, a response."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlmpack.pack import Pack
+
+POOLINGS = ("last", "mean")
 
 
 def response_logps(model: nn.Module, pack: Pack) -> Float[Tensor, " R"]:
@@ -27,3 +30,22 @@ def response_logps(model: nn.Module, pack: Pack) -> Float[Tensor, " R"]:
     token_logps = target_logps(model, pack)
     tokens, responses = pack.terms.unbind(dim=1)
     return token_logps.new_zeros(len(pack.ends)).index_add(0, responses, token_logps[tokens])
+
+
+def response_states(hidden: Float[Tensor, "T H"], pack: Pack, pooling: str) -> Float[Tensor, "R H"]:
+    """One hidden state a response: that of its last token, or the mean over its own tokens.
+
+    A token that siblings share, or that one of them continues, counts for each whose path it lies on.
+
+    Args:
+        hidden: [T, H] the last hidden state of every token of the pack.
+        pack: on the same device.
+        pooling: "last" or "mean".
+    """
+    if pooling == "last":
+        return hidden[pack.ends]
+    tokens, responses = pack.terms.unbind(dim=1)
+    own = hidden[pack.targets[tokens]]
+    own = own.to(torch.promote_types(own.dtype, torch.float32))  # a sum over thousands of tokens needs the digits
+    sums = own.new_zeros(len(pack.ends), own.shape[1]).index_add(0, responses, own)
+    return sums / pack.response_lengths[:, None]

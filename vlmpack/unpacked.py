@@ -51,9 +51,13 @@ def rewards(reward_model: nn.Module, samples: Sequence[Sample]) -> Float[Tensor,
         for sample in samples:
             for response in sample.response_ids:
                 inputs = _inputs(reward_model.model, sample, response)
-                hidden = reward_model.model(**inputs, use_cache=False).last_hidden_state
-                with torch.autocast(hidden.device.type, enabled=False):
-                    scores.append(reward_model.score(hidden[0, -1].to(reward_model.score.weight.dtype))[0])
+                hidden = reward_model.model(**inputs, use_cache=False).last_hidden_state[0]
+                if reward_model.config.pooling == "mean":
+                    own = hidden[len(sample.prompt_ids) :]
+                    state = own.to(torch.promote_types(own.dtype, torch.float32)).mean(dim=0)
+                else:
+                    state = hidden[-1]
+                scores.append(reward_model.reward_head(state[None])[0])
     return torch.stack(scores)
 
 

@@ -39,7 +39,7 @@ def padded_scores(model: torch.nn.Module, samples: Sequence[Sample]) -> Tensor:
     with unpacked.own_attention(model):
         if isinstance(model, RewardModel):
             hidden = model.model(input_ids=ids, attention_mask=mask.long(), use_cache=False, **images).last_hidden_state
-            return model.score(hidden[torch.arange(len(ids)), lengths - 1])[:, 0]
+            return model.reward_head(hidden[torch.arange(len(ids)), lengths - 1])
         logits = model(input_ids=ids, attention_mask=mask.long(), use_cache=False, **images).logits[:, :-1]
     logps = logits.log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
     response = mask[:, 1:] & (torch.arange(ids.shape[1] - 1) >= torch.tensor(prompts)[:, None] - 1)

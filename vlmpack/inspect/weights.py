@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vlmpack.at_rest import at_rest
 from vlmpack.attention import attend
 from vlmpack.inspect.exhibit import InspectError
 from vlmpack.kernels.weighing import Settings
@@ -53,13 +54,8 @@ def attention_weights(model: nn.Module, pack: Pack, layer: int = 0, head: int = 
         heard.setdefault(index, attended) if index == layer else heard.setdefault(index, ())
 
     body = unwrapped(model).base_model
-    modes = {module: module.training for module in body.modules()}  # parts may be in other modes, as frozen ones are
-    body.eval()
-    try:
+    with at_rest(body):
         run(body, pack, listener=listen)
-    finally:
-        for module, training in modes.items():
-            module.training = training
     if not heard.get(layer):
         raise InspectError(f"there is no layer {layer}; the model has layers 0 to {max(heard)}")
     return _weights(*heard[layer], head)

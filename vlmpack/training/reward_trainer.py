@@ -37,11 +37,10 @@ class RewardTrainer(PreferenceTrainer):
                 f"RewardModel.from_backbone(model), or load it with RewardModel.from_pretrained"
             )
         peft_config = others.get("peft_config")
-        if peft_config is not None and "score" not in (peft_config.modules_to_save or ()):
-            raise ConfigError("the head would stay random: add modules_to_save=['score'] to the peft_config")
+        if peft_config is not None and not {"reward_head", "score"} & set(peft_config.modules_to_save or ()):
+            raise ConfigError("the head would stay random: add modules_to_save=['reward_head'] to the peft_config")
         super().__init__(model, args or RewardConfig(), **others)
-        if not any("score" in name and p.requires_grad for name, p in self.model.named_parameters()):
-            raise ConfigError("the head (score) is frozen; train it, e.g. by modules_to_save=['score'] in the adapter")
+        _refuse_frozen_head(self.model)
 
     def surveyed(self, rows: Any, name: str) -> Any:
         """As in `PreferenceTrainer`; with `use_margin`, every row must have margins."""
@@ -77,6 +76,16 @@ class RewardTrainer(PreferenceTrainer):
             centering = losses.centering(rewards, pairs) * preferences.pair_weights(weight)
             loss = loss + coefficient * centering.sum()
         return loss
+
+
+def _refuse_frozen_head(model: nn.Module) -> None:
+    """Every layer of the head is trained: itself, or the copy that an adapter holds of it."""
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for layer, _ in unwrapped(model).reward_head.named_children():
+        if not any("reward_head" in name and f"{layer}." in name for name in trained):
+            raise ConfigError(
+                f"the head's layer {layer!r} is frozen; train it, in an adapter by modules_to_save=['reward_head']"
+            )
 
 
 def _refuse_missing_margins(dataset: SurveyedRows, name: str) -> None:

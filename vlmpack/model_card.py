@@ -1,0 +1,92 @@
+"""The model card of a reward model: what it is, how it is used, what it was trained on, how good it is."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+CARD = "README.md"
+_SIGN = "library_name: vlmpack"
+
+
+def written_card(text: str) -> bool:
+    """Whether a text is a card of ours."""
+    return _SIGN in text.split("\n---\n")[0]
+
+
+def plain_card(model: Any, served: Any = None, sections: Sequence[str] = ()) -> str:
+    """A card in Markdown, with its metadata as the hub reads them.
+
+    Args:
+        model: a `RewardModel`.
+        served: the configuration under which plain transformers loads the folder too, if it does.
+        sections: of what else is known, such as the training data, the saving and the accuracy.
+    """
+    base = model.model.name_or_path
+    metadata = [_SIGN, "tags:", "- reward-model", "- vlmpack", "pipeline_tag: text-classification"]
+    metadata += [f"base_model: {base}"] if base and not base.startswith((".", "/")) else []
+    return "\n\n".join(
+        [
+            "\n".join(["---", *metadata, "---"]),
+            "# Reward model",
+            _what(model),
+            _USE,
+            _others(model, served),
+            *(sections or ["Nothing is known of its training."]),
+            f"Written by vlmpack {version('vlmpack')}.\n",
+        ]
+    )
+
+
+def _what(model: Any) -> str:
+    config = model.config
+    head = "a linear layer" if config.head == "linear" else "two layers"
+    reads = "last token" if config.pooling == "last" else "tokens, averaged"
+    lines = [
+        f"A {config.backbone_config.model_type} backbone of {model.num_parameters():,} parameters and {head} on the hidden "
+        f"state of each response's {reads}. Higher is better; the difference of two rewards is the logit of the "
+        f"probability that the first response is preferred (Bradley-Terry)."
+    ]
+    if (config.reward_mean, config.reward_std) != (0.0, 1.0):
+        lines.append(
+            f"`score` gives normalised rewards, (reward - {config.reward_mean:.6g}) / {config.reward_std:.6g}: mean 0 and "
+            f"standard deviation 1 over a calibration set. Calling the model on a pack gives rewards as they are."
+        )
+    return "\n\n".join(lines)
+
+
+_USE = """## Use
+
+```python
+import vlmpack
+
+reward_model = vlmpack.RewardModel.from_pretrained("path/or/name")
+row = {"images": ["cat.png"], "prompt": "What is this?", "responses": ["A cat.", "A dog."]}
+reward_model.score([row])  # a reward for each response
+reward_model.rank(row)  # the best first
+reward_model.compare(row, 0, 1)  # the probability that response 0 is better than 1
+```
+
+All responses of a row share one encoding of their prompt and its images. `vlmpack score`, `vlmpack rank` and
+`vlmpack eval` do the same with files."""
+
+
+def _others(model: Any, served: Any) -> str:
+    if served is None:
+        why = "has a vision tower" if getattr(model.config.backbone_config, "vision_config", None) else "or its head"
+        why = f"its backbone {why}" if why != "or its head" else "its backbone or its head is of another kind"
+        return (
+            f"## Other software\n\nOnly vlmpack loads this folder: {why}, and transformers' sequence classifiers have no "
+            f"class that computes it."
+        )
+    padding = (
+        "Rows can be batched: its padding token ends no response."
+        if served.pad_token_id is not None
+        else "Give it one row at a time: its tokenizer has no padding token that ends no response, and transformers "
+        "reads the last token that is not padding."
+    )
+    return (
+        f"## Other software\n\nPlain transformers loads this folder as `AutoModelForSequenceClassification` "
+        f"({served.architectures[0]}, one label); its logit is the reward, not normalised, equal in float32. Its input is "
+        f"prompt and response by the chat template, without a generation prompt. {padding} Servers that know that "
+        f"class were not tried."
+    )

@@ -98,7 +98,7 @@ class Judging:
         """
         if isinstance(rows, Mapping | Sample | str):
             raise RewardModelError(f"rows is one {type(rows).__name__}; give a list of rows, [row]")
-        found = list(self._scored(rows, max_tokens, max_length, quiet))
+        found = self._scored(rows, max_tokens, max_length, quiet)
         scores = [None if each.error else [self.normalized(reward) for reward in each.rewards] for each in found]
         if bad := [each for each in found if each.error]:
             raise ScoringError(_told(bad, len(found)), scores)
@@ -181,7 +181,7 @@ class Judging:
             RewardModelError: the rewards are all equal, or there are none.
             ScoringError: some rows cannot be scored.
         """
-        found = list(self._scored(rows, max_tokens, max_length, quiet))
+        found = self._scored(rows, max_tokens, max_length, quiet)
         if bad := [each for each in found if each.error]:
             raise ScoringError(_told(bad, len(found)), [None if each.error else [*each.rewards] for each in found])
         self.normalize_by([reward for each in found for reward in each.rewards])
@@ -212,10 +212,10 @@ class Judging:
         """
         return (reward - self.config.reward_mean) / self.config.reward_std
 
-    def _scored(self, rows: Iterable[Any], max_tokens: int, max_length: int | None, quiet: bool) -> Iterable[Scored]:
+    def _scored(self, rows: Iterable[Any], max_tokens: int, max_length: int | None, quiet: bool) -> list[Scored]:
         total = len(rows) if hasattr(rows, "__len__") else None
         found = scored(self, rows, self._read, max_tokens=max_tokens, max_length=max_length)
-        return tqdm(found, desc="scoring", unit="row", total=total, disable=quiet, leave=False)
+        return list(tqdm(found, desc="scoring", unit="row", total=total, disable=quiet, leave=False))
 
     def _read(self, row: Any) -> Sample:
         return self.processor.candidates(row)
@@ -237,10 +237,5 @@ def _with_responses(row: Any, a: Any, b: Any) -> tuple[Any, tuple[int, int]]:
 def _told(bad: list[Scored], rows: int) -> str:
     lines = [f"  row {each.place}: {each.error}" for each in bad[:SHOWN]]
     more = [f"  and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
-    return "\n".join(
-        [
-            f"{len(bad)} of {rows} rows cannot be scored (those of the others are in this error's `scores`):",
-            *lines,
-            *more,
-        ]
-    )
+    head = f"{len(bad)} of {rows} rows cannot be scored (the others' rewards are in this error's `scores`):"
+    return "\n".join([head, *lines, *more])

@@ -42,14 +42,14 @@ def _what(model: Any) -> str:
     head = "a linear layer" if config.head == "linear" else "two layers"
     reads = "last token" if config.pooling == "last" else "tokens, averaged"
     lines = [
-        f"A {config.backbone_config.model_type} backbone of {model.num_parameters():,} parameters and {head} on the hidden "
-        f"state of each response's {reads}. Higher is better; the difference of two rewards is the logit of the "
-        f"probability that the first response is preferred (Bradley-Terry)."
+        f"A {config.backbone_config.model_type} backbone of {model.num_parameters():,} parameters and {head} on the "
+        f"hidden state of each response's {reads}. Higher is better; the difference of two rewards is the logit of "
+        f"the probability that the first response is preferred (Bradley-Terry)."
     ]
     if (config.reward_mean, config.reward_std) != (0.0, 1.0):
         lines.append(
-            f"`score` gives normalised rewards, (reward - {config.reward_mean:.6g}) / {config.reward_std:.6g}: mean 0 and "
-            f"standard deviation 1 over a calibration set. Calling the model on a pack gives rewards as they are."
+            f"`score` gives normalised rewards, (reward - {config.reward_mean:.6g}) / {config.reward_std:.6g}: mean 0 "
+            f"and standard deviation 1 over a calibration set. The model called on a pack gives rewards as they are."
         )
     return "\n\n".join(lines)
 
@@ -72,21 +72,21 @@ All responses of a row share one encoding of their prompt and its images. `vlmpa
 
 def _others(model: Any, served: Any) -> str:
     if served is None:
-        why = "has a vision tower" if getattr(model.config.backbone_config, "vision_config", None) else "or its head"
-        why = f"its backbone {why}" if why != "or its head" else "its backbone or its head is of another kind"
+        seen = getattr(model.config.backbone_config, "vision_config", None) is not None
+        why = "its backbone sees images" if seen else "its backbone or its head is none of theirs"
         return (
-            f"## Other software\n\nOnly vlmpack loads this folder: {why}, and transformers' sequence classifiers have no "
-            f"class that computes it."
+            f"## Other software\n\nOnly vlmpack loads this folder: none of transformers' sequence classifiers computes "
+            f"it ({why})."
         )
     padding = (
-        "Rows can be batched: its padding token ends no response."
+        "Rows may be batched."
         if served.pad_token_id is not None
-        else "Give it one row at a time: its tokenizer has no padding token that ends no response, and transformers "
-        "reads the last token that is not padding."
+        else "Give it one row at a time: transformers reads the last token that is not padding, and the tokenizer has "
+        "no padding token that ends no response."
     )
     return (
         f"## Other software\n\nPlain transformers loads this folder as `AutoModelForSequenceClassification` "
-        f"({served.architectures[0]}, one label); its logit is the reward, not normalised, equal in float32. Its input is "
-        f"prompt and response by the chat template, without a generation prompt. {padding} Servers that know that "
-        f"class were not tried."
+        f"({served.architectures[0]}, one label). Its logit is the reward, not normalised; equal in float32. Its input "
+        f"is prompt and response by the chat template, without a generation prompt. {padding} Servers that know that "
+        f"class, such as vLLM, were not tried."
     )

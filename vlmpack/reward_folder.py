@@ -75,8 +75,8 @@ def with_adapter(
     base = adapter.get("base_model_name_or_path")
     if backbone is None and not base:
         raise RewardModelError(
-            f"the adapter {path} does not say what its base model is; give it: RewardModel.from_pretrained({str(path)!r}, "
-            f"backbone=...)"
+            f"the adapter {path} does not say what its base model is; give it: "
+            f"RewardModel.from_pretrained({str(path)!r}, backbone=...)"
         )
     if backbone is not None:
         model = kind.from_backbone(backbone, wanted["head"], wanted["pooling"] or "last")
@@ -113,6 +113,11 @@ def refuse_unsaved(model: Any, options: Mapping[str, Any]) -> None:
         raise RewardModelError("push_to_hub=True: save first, then call reward_model.push_to_hub('owner/name')")
 
 
+def has_adapter(model: Any) -> bool:
+    """Whether a model is PEFT's, around another."""
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+
+
 def complete(folder: Path, model: Any) -> None:
     """Write what belongs beside the weights: the processor, a configuration that others load too, and the model card.
 
@@ -126,7 +131,7 @@ def complete(folder: Path, model: Any) -> None:
     classifier = as_classifier(model.config, padding_of(model.config, processor))
     if classifier is not None:
         classifier.save_pretrained(folder)
-    card = model.card or plain_card(model, served=classifier)
+    card = model.card or plain_card(model, served=classifier, sections=model.card_sections)
     (folder / CARD).write_text(card, encoding="utf-8")
 
 
@@ -138,7 +143,8 @@ def complete_adapter(folder: Path, model: Any) -> None:
         model: the `RewardModel` that the adapter is on.
     """
     model.config.save_pretrained(folder)
-    (folder / CARD).write_text(model.card or plain_card(model, served=None), encoding="utf-8")
+    card = model.card or plain_card(model, served=None, sections=model.card_sections)
+    (folder / CARD).write_text(card, encoding="utf-8")
 
 
 def padding_of(config: RewardModelConfig, processor: Any) -> int | None:
@@ -188,7 +194,8 @@ def _head_kind(path: str | Path, options: Mapping[str, Any]) -> str:
         names = list(weights.keys())
     if not any("reward_head" in name and "score" in name for name in names):
         raise RewardModelError(
-            f"the adapter {path} holds no head, so rewards would be random; train it with modules_to_save=['reward_head']"
+            f"the adapter {path} holds no head, so rewards would be random; train it with "
+            f"modules_to_save=['reward_head']"
         )
     return "mlp" if any("reward_head" in name and "dense" in name for name in names) else "linear"
 

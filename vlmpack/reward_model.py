@@ -33,7 +33,8 @@ class RewardModel(Judging, PreTrainedModel):
     Attributes:
         processor: the `PreferenceProcessor` that reads rows; see `Judging.processor`.
         processor_path: where it is saved; None: where the model is.
-        card: text of the model card that `save_pretrained` writes; None: a short one is made.
+        card: text of the model card that `save_pretrained` writes, which is the saved one; None: one is made.
+        card_sections: what a card that is made says of training data, saving and accuracy.
 
     Example:
         reward_model = vlmpack.RewardModel.from_pretrained("llava-hf/llava-1.5-7b-hf")
@@ -56,6 +57,7 @@ class RewardModel(Judging, PreTrainedModel):
         self.name_or_path = self.name_or_path or self.model.name_or_path  # by which an adapter finds its base again
         self._no_split_modules = self.model._no_split_modules
         self.card: str | None = None
+        self.card_sections: tuple[str, ...] = ()
         self.processor_path: str | None = None
         self.post_init()
         align(self)

@@ -131,6 +131,16 @@ class Sample(Shown):
             return len(self.prompt_ids)
         return int((self.image_of >= 0).nonzero().max()) + 1
 
+    def without_images(self) -> "Sample":
+        """The same sample with the images' tokens and pixels taken out of its prompt; text stays as it is.
+
+        Raises:
+            SampleError: nothing of the prompt is left.
+        """
+        if not self.images:
+            return self
+        return replace(self, prompt_ids=self.prompt_ids[~self.is_image], images=(), image_of=None)
+
     def truncated(self, max_length: int | None) -> "Sample":
         """Cut response tails so that prompt + response is at most `max_length` tokens; never the prompt.
 

@@ -16,17 +16,9 @@ from vlmpack.commands.scorer import Scorer, add_scorer, scorer_of
 
 SHOWN = 5  # bad rows named at the end; all stand in a file
 SETTINGS = (
-    "model",
-    "tokenizer",
-    "image_root",
-    "ignore",
-    "dtype",
-    "attention",
-    "max_tokens",
-    "max_length",
-    "raw",
-    "limit",
-)
+    *("model", "tokenizer", "image_root", "ignore", "dtype", "attention", "max_tokens", "max_length"),
+    *("raw", "limit", "split"),
+)  # that decide about the lines of the output
 
 
 def add_files(parser: argparse.ArgumentParser) -> None:
@@ -119,7 +111,7 @@ def _run(args: argparse.Namespace, what: str) -> dict[str, Any]:
     files = [file for end in ("*.safetensors", "*.bin", "*config.json") for file in Path(args.model).glob(end)]
     weights = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)}
     settings = {name: getattr(args, name) for name in SETTINGS}
-    return {"command": what, "rows": str(args.dataset), "split": args.split, **settings, "weights": weights}
+    return {"command": what, "rows": str(args.dataset), **settings, "weights": weights}
 
 
 def _bad_in(path: Path) -> list[dict]:

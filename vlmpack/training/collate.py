@@ -27,6 +27,7 @@ class Collator:
         prompt_weight: see `preferences.weight`.
         sharing: what stands once; see `packing.pack`.
         padding: fill trees up to equal lengths; likewise.
+        blind: take the images out of every prompt.
         filler: what packs without an image take along, if it has one; see `fillers.filler`. None: one rank only.
     """
 
@@ -38,6 +39,7 @@ class Collator:
     prompt_weight: str = "pairs"
     sharing: str = "all"
     padding: bool = False
+    blind: bool = False
     filler: Sample | None = None
 
     def __call__(self, rows: Sequence[Numbered]) -> dict[str, Any]:
@@ -97,6 +99,7 @@ class Collator:
 
     def _usable(self, sample: Sample, place: int) -> Sample:
         """A sample cut to length, with the pairs that are compared."""
+        sample = sample.without_images() if self.blind else sample
         sample = compared(sample.truncated(self.max_length), self.pairing)
         if not sample.pairs:
             raise SampleError("all its responses are tied")

@@ -238,6 +238,10 @@ class RewardConfig(PreferenceConfig):
         use_margin: ask each pair to be as far apart as its scores (or its row's `margin`), not only in order.
         center_rewards_coefficient: weight of the squared sum of a pair's rewards, which holds them around zero;
             0.01 is usual. None: rewards may lie anywhere.
+        report_quality: after training, measure how good the rewards of the evaluation set are (accuracy, calibration,
+            length bias, accuracy by margin, and the same with the images taken out) and write it into `output_dir`.
+        normalize_rewards: after training, let the rewards of the evaluation set have mean 0 and standard deviation 1;
+            see `RewardModel.normalize`. The training itself is not touched.
     """
 
     learning_rate: float = field(default=1e-5, metadata={"help": "The initial learning rate."})
@@ -246,6 +250,8 @@ class RewardConfig(PreferenceConfig):
     center_rewards_coefficient: float | None = field(
         default=None, metadata={"help": "Weight of the term that holds rewards around zero, e.g. 0.01."}
     )
+    report_quality: bool = field(default=True, metadata={"help": "After training, report how good the rewards are."})
+    normalize_rewards: bool = field(default=False, metadata={"help": "Mean 0, deviation 1 on the evaluation set."})
 
     def __post_init__(self) -> None:
         if self.loss_type not in ("bradley_terry", "plackett_luce"):

@@ -77,16 +77,20 @@ class LoadingTrainer(RestoringTrainer):
         """As in `Trainer`; see `get_eval_dataloader`."""
         return self.get_eval_dataloader(test_dataset)
 
-    def loader_over(self, rows: SurveyedRows, places: Sequence[int], sharing: str | None = None) -> DataLoader:
+    def loader_over(
+        self, rows: SurveyedRows, places: Sequence[int], sharing: str | None = None, blind: bool = False
+    ) -> DataLoader:
         """This rank's part of some rows, without training.
 
         Args:
             rows: a data set.
             places: which of its rows, in the order in which they meet.
             sharing: what stands once in a pack; None: as in training.
+            blind: take the images out of every prompt.
         """
         batches = GlobalBatches(places, self._share(self.args.eval_batch_size), self._dealer(rows))
-        return self._loader(rows, batches, self._filler(rows), sharing)
+        changed = {} if sharing is None else {"sharing": sharing, "padding": False}
+        return self._loader(rows, batches, self._filler(rows), {**changed, "blind": blind})
 
     def tasks(self, inputs: dict[str, Any], loader: DataLoader) -> list[Task]:
         """What this rank computes of a batch: as many tasks as every other rank, if need be of nothing.
@@ -106,12 +110,14 @@ class LoadingTrainer(RestoringTrainer):
     def _share(self, batch_size: int, accumulation: int = 1) -> Share:
         return Share(batch_size, accumulation, self.accelerator.num_processes, self.accelerator.process_index)
 
-    def _loader(self, rows: Any, batches: Sampler, filling: Sample | None, sharing: str | None = None) -> DataLoader:
-        args, collate = self.args, replace(self.data_collator, filler=filling)
+    def _loader(
+        self, rows: Any, batches: Sampler, filling: Sample | None, changed: dict[str, Any] | None = None
+    ) -> DataLoader:
+        args = self.args
         return DataLoader(
             NumberedRows(rows),
             batch_sampler=batches,
-            collate_fn=collate if sharing is None else replace(collate, sharing=sharing, padding=False),
+            collate_fn=replace(self.data_collator, filler=filling, **(changed or {})),
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,

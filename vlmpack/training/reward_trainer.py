@@ -14,17 +14,23 @@ from vlmpack.reward_model import RewardModel
 from vlmpack.sample import Sample
 from vlmpack.training.config import ConfigError, RewardConfig
 from vlmpack.training.judgement import Judgement, reward_metrics
+from vlmpack.training.judging_trainer import JudgingTrainer
 from vlmpack.training.objective import Scored
-from vlmpack.training.preference_trainer import PreferenceTrainer
 
 
-class RewardTrainer(PreferenceTrainer):
+class RewardTrainer(JudgingTrainer):
     """Reward-model training on packs (Bradley-Terry; Ouyang et al., 2022, https://arxiv.org/abs/2203.02155).
+
+    After training the rewards of the evaluation set are measured and reported; `save_model` writes a folder that
+    `RewardModel.from_pretrained` loads anywhere, with a model card of data, saving and accuracy.
 
     Args:
         model: a `vlmpack.RewardModel`.
         args: settings.
         others: as for `PreferenceTrainer`.
+
+    Attributes:
+        qualities: what was measured of each evaluation set, by its name; "" if there is but one.
 
     Raises:
         ConfigError: the model is no `RewardModel`, its head would not be trained, or settings do not go together.
@@ -81,8 +87,8 @@ class RewardTrainer(PreferenceTrainer):
 def _refuse_frozen_head(model: nn.Module) -> None:
     """Every layer of the head is trained: itself, or the copy that an adapter holds of it."""
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    for layer, _ in unwrapped(model).reward_head.named_children():
-        if not any("reward_head" in name and f"{layer}." in name for name in trained):
+    for layer in ("score", *(["dense"] if unwrapped(model).config.head == "mlp" else [])):
+        if not any("reward_head" in name and f".{layer}." in name for name in trained):
             raise ConfigError(
                 f"the head's layer {layer!r} is frozen; train it, in an adapter by modules_to_save=['reward_head']"
             )

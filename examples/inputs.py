@@ -3,7 +3,9 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import small_models
@@ -17,6 +19,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 import scenes
+from vlmpack.costs.undecoded import undecoded
 from vlmpack.ordering import STRATEGIES
 from vlmpack.plan import BACKENDS
 from vlmpack.processors import PreferenceProcessor, PreferenceProcessorConfig, load_rows
@@ -37,7 +40,10 @@ def flags(description: str, output_dir: str, learning_rate: float, epochs: float
         "--dataset",
         help="JSON, JSONL or Parquet file, folder, saved dataset or hub name; without it scenes are drawn",
     )
-    add("--eval-dataset", help="likewise; without it a tenth of the rows is held out")
+    add(
+        "--eval-dataset", help="likewise; without it a share of the rows is held out, whose pictures no other row shows"
+    )
+    add("--held-out", type=float, default=0.1, help="that share")
     add("--split", default="train", help="split of a hub dataset")
     add("--image-root", help="folder of the images, none outside it is opened; without it the --dataset file's own")
     add("--tokenizer", help="tokenizer of a small random model; without it one is trained on the data")
@@ -129,13 +135,37 @@ def rows(args: argparse.Namespace) -> tuple[Any, Any]:
     """Rows to train on, and rows to judge by that share no picture with them (in the embedded default)."""
     if args.dataset is None:
         return scenes.rows(scenes.TRAINING_IMAGES, seed=args.seed), scenes.rows(100, seed=args.seed + 10_000)
-    train = load_rows(args.dataset, args.split)
+    train = undecoded(load_rows(args.dataset, args.split))
     if args.eval_dataset is not None:
         return train, load_rows(args.eval_dataset, args.split)
     if len(train) < 10:
         return train, None
-    held_out = train.train_test_split(test_size=0.1, seed=args.seed)
-    return held_out["train"], held_out["test"]
+    groups = split_by_image(train, args.held_out, args.seed)
+    return tuple(train.select(group) for group in groups) if all(groups) else (train, None)
+
+
+def split_by_image(rows: Any, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows to judge by, without a picture in common; rows of text are drawn one by one.
+
+    Args:
+        rows: a data set.
+        share: of the groups of rows on the same pictures that is held out.
+        seed: of the draw.
+    """
+    columns = [name for name in ("images", "image") if name in rows.column_names]
+    groups: dict[str, list[int]] = {}
+    for place, row in enumerate(rows.select_columns(columns) if columns else ({} for _ in range(len(rows)))):
+        shown = [row[name] for name in columns if row[name]]
+        groups.setdefault(_digest(shown) if shown else f"row {place}", []).append(place)
+    drawn = list(groups.values())
+    Random(seed).shuffle(drawn)
+    held_out = max(1, round(share * len(drawn)))
+    return tuple(sorted(place for group in part for place in group) for part in (drawn[held_out:], drawn[:held_out]))
+
+
+def _digest(shown: list) -> str:
+    """Equal for equal lists of pictures: their paths, or their bytes."""
+    return blake2b(repr(shown).encode(), digest_size=16).hexdigest()
 
 
 def model_and_processor(args: argparse.Namespace, train: Any) -> tuple[Any, PreferenceProcessor]:

@@ -13,6 +13,7 @@ from vlmpack.commands.dataset import CommandError
 from vlmpack.commands.resumed_output import ResumedOutput
 from vlmpack.commands.row_lines import BadLine, DataRows, JsonLines, LineReading, rows_from
 from vlmpack.commands.scorer import Scorer, add_scorer, scorer_of
+from vlmpack.shown import enumerated
 
 SHOWN = 5  # bad rows named at the end; all stand in a file
 SETTINGS = (
@@ -60,7 +61,7 @@ def run_over(args: argparse.Namespace, what: str, told: Callable[[Mapping[str, A
     output = ResumedOutput(path, _run(args, what), WINDOW, total, args.overwrite)
     try:
         done = f"; {output.lines:,} rows are done already" if output.lines else ""
-        say(f"{what} {total:,} rows of {args.dataset} by {args.model}{done}")
+        say(f"{what} {enumerated({'row': total})} of {args.dataset} by {args.model}{done}")
         start, bad = time.perf_counter(), _bad_in(path)
         if output.lines < total:
             bad += _judge(args, rows, output, total, told)
@@ -130,4 +131,4 @@ def _report(path: Path, total: int, bad: list[dict], seconds: float) -> None:
         more = [f"  and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
         head = f"{len(bad)} of {total:,} rows could not be scored; their lines say why, and so does {beside}:"
         say("\n".join([head, *lines, *more]))
-    say(f"{total:,} rows in {seconds:.0f} s: {path}")
+    say(f"{enumerated({'row': total})} in {seconds:.0f} s: {path}")

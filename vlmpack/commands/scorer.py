@@ -1,7 +1,8 @@
 """The reward model that a command asks, and the rows that it is asked about, in their order."""
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,11 @@ def scorer_of(args: argparse.Namespace) -> Scorer:
     if args.attention not in BACKENDS:
         raise CommandError(f"--attention {args.attention} is none of {', '.join(BACKENDS)}")
     device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    with _explained(args.model):
+        _demand_head(args.model)  # and it is a model at all, before anything is read
     processor = _processor(args)
-    model = _model(args)
+    with _explained(args.model):
+        model = _model(args)
     try:
         model = model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -115,22 +119,33 @@ def scorer_of(args: argparse.Namespace) -> Scorer:
     return Scorer(model.eval(), processor, args.max_tokens, args.max_length, args.workers, args.quiet)
 
 
-def _model(args: argparse.Namespace) -> Any:
-    from transformers import logging
-
-    from vlmpack.reward_folder import adapter_in, config_in
-    from vlmpack.reward_model import RewardModel
-
-    logging.disable_progress_bar()
-    dtype: Callable[[str], Any] = lambda name: name if name == "auto" else getattr(__import__("torch"), name)  # noqa: E731
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Say in our own words that a model is not there; what is wrong with one says so itself."""
     try:
-        if adapter_in(args.model, {}) is None and config_in(args.model, {}) is None:
-            raise CommandError(f"{args.model} is no reward model: its head would be random; train one first")
-        return RewardModel.from_pretrained(args.model, dtype=dtype(args.dtype))
+        yield
     except (OSError, ValueError) as error:
         if type(error).__module__.startswith("vlmpack"):
             raise
-        raise CommandError(f"the reward model {args.model} cannot be loaded: {error}") from error
+        raise CommandError(f"the reward model {path} cannot be loaded: {error}") from error
+
+
+def _demand_head(path: str) -> None:
+    from vlmpack.reward_folder import adapter_in, config_in
+
+    if adapter_in(path, {}) is None and config_in(path, {}) is None:
+        raise CommandError(f"{path} is no reward model: its head would be random; train one first")
+
+
+def _model(args: argparse.Namespace) -> Any:
+    import torch
+    from transformers import logging
+
+    from vlmpack import RewardModel
+
+    logging.disable_progress_bar()
+    dtype = args.dtype if args.dtype == "auto" else getattr(torch, args.dtype)
+    return RewardModel.from_pretrained(args.model, dtype=dtype)
 
 
 def _processor(args: argparse.Namespace) -> Any:

@@ -44,8 +44,14 @@ def test_imports_run_one_way():
 
 
 def test_packages_stand_one_on_the_other():
-    upper = ["vlmpack.training", "vlmpack.costs", "vlmpack.proof", "vlmpack.inspect", "vlmpack.commands"]
-    below = {"vlmpack.training": upper[1:4], "vlmpack.commands": upper[:4], "vlmpack.cli": upper}
+    parts = ["training", "costs", "proof", "inspect", "quality", "evaluation", "commands"]
+    upper = [f"vlmpack.{part}" for part in parts]
+    below = {
+        "vlmpack.training": upper[1:5],
+        "vlmpack.quality": ["vlmpack.inspect"],  # its colours
+        "vlmpack.commands": upper[:6],
+        "vlmpack.cli": upper,
+    }
     for module, targets in GRAPH.items():
         package = ".".join(module.split(".")[:2])  # of parts of a package too
         forbidden = [each for each in upper if each not in (package, *below.get(package, []))]
@@ -66,6 +72,13 @@ def test_commands_may_know_processors_because_nobody_knows_them():
     assert not [module for module, targets in GRAPH.items() if "vlmpack.cli" in targets]
     for path in (ROOT / "vlmpack" / "commands").glob("*.py"):
         assert not any(name.startswith("vlmpack.processors") for name in imported(path, at_import=True))
+
+
+def test_a_model_finds_what_reads_its_rows_by_one_door():
+    """`reading_rows.py` imports `vlmpack.processors`, which stand above it, by name when a model is asked about rows."""
+    below = [path for path in FILES if path.is_relative_to(ROOT / "vlmpack") and "commands" not in path.parts]
+    texts = {path.name: path.read_text() for path in below}
+    assert [name for name, text in texts.items() if '"vlmpack.processors"' in text] == ["reading_rows.py"]
 
 
 def test_what_is_looked_at_knows_its_looks_by_one_door():

@@ -103,6 +103,21 @@ def test_evaluation_counts_every_pair_once_on_several_ranks(kind, engine, runs):
     )
 
 
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+def test_the_rewards_of_all_ranks_are_measured_as_those_of_one_process(engine, runs):
+    found, expected = (numbers(result(runs, name)["qualities"]) for name in (f"reward:{engine}", "reward:1"))
+    assert len(expected) > 20
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def numbers(value, name: str = "") -> dict[str, float]:
+    """All numbers in a nest of dicts and lists, by their paths."""
+    if isinstance(value, dict | list):
+        inside = value.items() if isinstance(value, dict) else enumerate(value)
+        return {path: number for key, each in inside for path, number in numbers(each, f"{name}/{key}").items()}
+    return {name: value} if isinstance(value, int | float) else {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEEPSPEED)
 def test_deepspeed_trains_as_one_process(name, runs):

@@ -119,6 +119,7 @@ def run(kind: str, engine: str, ranks: int, rank: int, folder: Path, variant: st
         logged = [each["rewards/accuracies"] for each in made.state.log_history if "loss" in each]
         counted = [[each[name] for name in COUNTED] for each in made.state.log_history if "loss" in each]
         found = {"curve": curve, "accuracies": logged, "counted": counted, "eval": scores}
+        found["qualities"] = {name: each.to_dict() for name, each in getattr(made, "qualities", {}).items()}
         torch.save({**found, "predictions": predictions.tolist()}, folder / "run.pt")
 
 

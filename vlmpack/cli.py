@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from vlmpack.commands import inspect, plan, rank, score, verify
+from vlmpack.commands import eval, inspect, plan, rank, score, verify
 
-COMMANDS = {"score": score, "rank": rank, "verify": verify, "plan": plan, "inspect": inspect}
+COMMANDS = {"score": score, "rank": rank, "eval": eval, "verify": verify, "plan": plan, "inspect": inspect}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -48,6 +48,11 @@ class Judging:
 
     @processor.setter
     def processor(self, value: Any) -> None:
+        """Set what reads rows.
+
+        Args:
+            value: a `PreferenceProcessor`.
+        """
         self._processor = value
 
     @property

@@ -98,7 +98,7 @@ def table(results: Sequence[dict]) -> str:
         f"{first['device']}, torch {first['torch']}, transformers {first['transformers']}, {first['date']}, median of "
         f"{first['rounds']} rounds",
         "",
-        "| candidates of a prompt | tokens each | scored | FLOPs / packed | seconds | time / packed | of FLOPs' ratio |",
+        "| candidates | tokens each | scored | FLOPs / packed | seconds | time / packed | of FLOPs' ratio |",
         "|---:|---:|---|---:|---:|---:|---:|",
     ]
     for result in results:

@@ -347,6 +347,7 @@ def test_whatever_is_judged_can_be_stored_and_read(item):
     assert stored["length"].keys() >= {"overall", "within"}
     assert not {"centred_lengths", "centred_rewards"} & stored["length"].keys()
     assert len(found.lines()) == 6
+    assert "\n\n\n" not in found.markdown("Title")
     for text in (found.markdown("Title"), *found.lines()):
         assert "nan" not in text.lower()
         assert "None" not in text

@@ -78,6 +78,7 @@ def test_that_the_text_gives_the_answer_is_said_only_if_it_surely_does():
 ACCURACY = {
     "good": (judged([True] * 80 + [False] * 20), "better than guessing"),
     "guessing": (judged([True] * 52 + [False] * 48), "not to be told from guessing"),
+    "guessing, with bad luck": (judged([True] * 46 + [False] * 54), "not to be told from guessing"),
     "swapped": (judged([True] * 20 + [False] * 80), "worse than guessing"),
     "constant": (judged([True] * 9, sure=0.0), "the rewards of a pair never differ"),
     "tied": (
@@ -149,6 +150,19 @@ MARGINS = {
 @pytest.mark.parametrize("right, margins, words", MARGINS.values(), ids=MARGINS)
 def test_whether_accuracy_follows_the_margin_is_said(right, margins, words):
     assert of_margins(quality(judged(right, margins=margins)).by_margin).startswith(words)
+
+
+def test_the_line_on_margins_shows_the_first_and_the_last_group():
+    right = [*[True, False] * 10, *[True] * 9]
+    assert (
+        quality(judged(right, margins=[*[0.5] * 20, *[1.5, 1.5, 3, 4, 5, 6, 7, 8, 9]])).lines()[4]
+        == (
+            "margins: no clear change with the margin (50.0 % right at 0.5, 100.0 % right at 4 to 9)"  # the last fifth begins at 23.2 of 29, and 4 lies at 23.5
+        )
+    )
+    assert quality(judged([True, False], margins=[2, 2])).lines()[4] == (
+        "margins: all pairs have the same margin (50.0 % right at 2)"
+    )
 
 
 def test_a_report_has_every_number_with_its_unit():

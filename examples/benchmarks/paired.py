@@ -128,7 +128,26 @@ def _added_in_place(total: Any, left: Sequence[int], right: Sequence[int], *_: A
     return 2 * math.prod(left) * right[-1]
 
 
-IN_PLACE = {torch.ops.aten.addmm_: _added_in_place, torch.ops.aten.baddbmm_: _added_in_place}
+def _attended(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    """FLOPs of SDPA's kernel for CPUs, whole squares, which torch's counter knows for GPUs; by the shapes."""
+    batch, heads, queries, size = query
+    return 2 * batch * heads * queries * key[2] * (size + value[3])
+
+
+def _attended_backward(
+    gradient: Any, query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
+):
+    """Five products, one of them for the scores that are computed again, as torch counts it on GPUs."""
+    batch, heads, queries, size = query
+    return 2 * batch * heads * queries * key[2] * (3 * size + 2 * value[3])
+
+
+IN_PLACE = {
+    torch.ops.aten.addmm_: _added_in_place,
+    torch.ops.aten.baddbmm_: _added_in_place,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attended,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attended_backward,
+}
 
 
 def is_attention(operation: str) -> bool:

@@ -102,12 +102,12 @@ def table(results: Sequence[dict]) -> str:
     """The results as Markdown, a line for each K and way."""
     first = results[0]
     lines = [
-        f"{first['prompts']} prompts of {first['prompt tokens']:.0f} tokens, picture included; a LLaVA {first['width']} "
-        f"wide; "
-        f"{first['device']}, torch {first['torch']}, transformers {first['transformers']}, {first['date']}, median of "
-        f"{first['rounds']} rounds",
+        f"{first['prompts']} x {first['prompt tokens']:.0f} tokens of prompt, picture included; a LLaVA {first['width']} "
+        f"wide; {first['device']}, torch {first['torch']}, transformers {first['transformers']}, {first['date']}, "
+        f"median of {first['rounds']} rounds",
         "",
-        "| K | tokens each | scored | FLOPs / packed | needed / packed | seconds | time / packed | of FLOPs | of needed |",
+        "| K | tokens each | scored | FLOPs / packed | needed / packed | seconds | time / packed | of FLOPs "
+        "| of needed |",
         "|---:|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
     for result in results:
@@ -130,7 +130,7 @@ def main() -> None:
     add = parser.add_argument
     add("--dataset", help="rows with pictures; without it scenes are drawn")
     add("--rows", type=int, default=2, help="prompts that are scored")
-    add("--step", type=int, default=3, help="every so many-th row of the data is one, so that they show other pictures")
+    add("--step", type=int, default=7, help="every so many-th row of the data is one, so that they show other pictures")
     add("--candidates", type=int, nargs="+", default=[2, 8, 32], help="of each prompt")
     add("--response-tokens", type=int, nargs="+", default=[100], help="of a response; longer ones are cut. 0: none is")
     add("--hidden", type=int, default=512, help="width of the model")

@@ -11,7 +11,7 @@ import pytest
 
 import vlmpack
 import vlmpack.inspect
-from vlmpack import losses, processors, unpacked
+from vlmpack import evaluation, losses, processors, quality, unpacked
 
 SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Example")
 ABSTRACT = "NotImplementedError"  # of methods that subclasses write
@@ -19,7 +19,7 @@ ABSTRACT = "NotImplementedError"  # of methods that subclasses write
 
 def public() -> Iterator[tuple[str, object]]:
     """The names of the package's doors, and the functions of the modules that stand among them."""
-    for module in (vlmpack, processors, losses, vlmpack.inspect):
+    for module in (vlmpack, processors, losses, vlmpack.inspect, quality, evaluation):
         for name in module.__all__:
             yield f"{module.__name__}.{name}", getattr(module, name)
     for name, value in vars(unpacked).items():
@@ -27,7 +27,7 @@ def public() -> Iterator[tuple[str, object]]:
             yield f"{unpacked.__name__}.{name}", value
 
 
-NAMES = {name: value for name, value in public() if not inspect.ismodule(value)}
+NAMES = {name: value for name, value in public() if inspect.isclass(value) or inspect.isfunction(value)}
 CLASSES = {name: value for name, value in NAMES.items() if inspect.isclass(value)}
 FUNCTIONS = {name: value for name, value in NAMES.items() if inspect.isfunction(value)}
 

@@ -102,7 +102,7 @@ def table(results: Sequence[dict]) -> str:
     """The results as Markdown, a line for each K and way."""
     first = results[0]
     lines = [
-        f"{first['prompts']} x {first['prompt tokens']:.0f} tokens of prompt, picture included; a LLaVA {first['width']} "
+        f"{first['prompts']} x {first['prompt tokens']:.0f} tokens of prompt and picture; a LLaVA {first['width']} "
         f"wide; {first['device']}, torch {first['torch']}, transformers {first['transformers']}, {first['date']}, "
         f"median of {first['rounds']} rounds",
         "",

@@ -153,19 +153,36 @@ def split_by_image(rows: Any, share: float, seed: int) -> tuple[list[int], list[
         seed: of the draw.
     """
     columns = [name for name in ("images", "image") if name in rows.column_names]
-    groups: dict[str, list[int]] = {}
-    for place, row in enumerate(rows.select_columns(columns) if columns else ({} for _ in range(len(rows)))):
-        shown = [row[name] for name in columns if row[name]]
-        groups.setdefault(_digest(shown) if shown else f"row {place}", []).append(place)
-    drawn = list(groups.values())
+    shown = rows.select_columns(columns) if columns else ({} for _ in range(len(rows)))
+    home: dict[str, int] = {}  # for each picture, the first row that shows it
+    group = list(range(len(rows)))  # for each row, one that it must stay with
+
+    def leader(place: int) -> int:
+        while group[place] != place:
+            place = group[place]
+        return place
+
+    for place, row in enumerate(shown):
+        for picture in pictures_in([row[name] for name in columns]):
+            group[leader(place)] = leader(home.setdefault(picture, place))
+    together: dict[int, list[int]] = {}
+    for place in range(len(rows)):
+        together.setdefault(leader(place), []).append(place)
+    drawn = list(together.values())
     Random(seed).shuffle(drawn)
     held_out = max(1, round(share * len(drawn)))
-    return tuple(sorted(place for group in part for place in group) for part in (drawn[held_out:], drawn[:held_out]))
+    return tuple(sorted(place for each in part for place in each) for part in (drawn[held_out:], drawn[:held_out]))
 
 
-def _digest(shown: list) -> str:
-    """Equal for equal lists of pictures: their paths, or their bytes."""
-    return blake2b(repr(shown).encode(), digest_size=16).hexdigest()
+def pictures_in(value: Any) -> Iterator[str]:
+    """Every picture of a row: by its bytes if it has any, else by its path."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from pictures_in(each)
+    elif isinstance(value, dict):
+        yield from pictures_in(value["bytes"] if value.get("bytes") is not None else value.get("path"))
+    elif value:
+        yield blake2b(value if isinstance(value, bytes) else str(value).encode(), digest_size=16).hexdigest()
 
 
 def model_and_processor(args: argparse.Namespace, train: Any) -> tuple[Any, PreferenceProcessor]:

@@ -146,7 +146,7 @@ def with_board(folder, **settings):
 
 
 def test_a_run_shows_the_first_pack_of_its_first_step_before_it_is_computed(drawn, tmp_path):
-    made, writer = with_board(tmp_path, save_strategy="steps", save_steps=1)
+    made, writer = with_board(tmp_path, save_strategy="steps", save_steps=1, report_quality=False)
     made.processor = "the processor"
     compute, shown_before = made.scores, []
     made.scores = lambda model, unit: shown_before.append(len(writer.pictures)) or compute(model, unit)

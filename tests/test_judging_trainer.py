@@ -55,7 +55,9 @@ def numbers(value, name=""):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"packing": False}, {"sharing": "pair"}], ids=["packed", "unpacked", "compared in pairs"]
+    "settings",
+    [{}, pytest.param({"packing": False}, marks=pytest.mark.slow), {"sharing": "pair"}],
+    ids=["packed", "unpacked", "compared in pairs"],
 )
 def test_what_is_measured_is_what_each_response_alone_gives(settings, tmp_path):
     rows = dataset(9)
@@ -118,3 +120,32 @@ def test_measuring_another_data_set_leaves_no_files(tmp_path):
     assert found.counts.rows == 5 and not list(tmp_path.glob("quality*"))
     with pytest.raises(ConfigError, match="the evaluation set is a NoneType"):
         trainer.measured()
+
+
+def test_with_and_without_images_the_same_responses_are_judged_though_they_are_cut(tmp_path):
+    rows = [sample([1, 2], [[3, 4, 1, 2, 3, 4], [2, 2, 2, 2, 2]], [(0, 1)], images=1, seed=k) for k in range(3)]
+    trainer = trainer_of(tmp_path, None, max_length=9)  # an image is 4 tokens, so 3 are left for a response
+    surveyed = trainer.surveyed(rows, "evaluation")
+    seen, blind = (trainer._held_out(surveyed, blind=blind) for blind in (False, True))
+    assert {each.lengths for each in seen} == {each.lengths for each in blind} == {(3, 3)}
+    expected = [sample([1, 2], [[3, 4, 1], [2, 2, 2]], []) for _ in rows]
+    with torch.no_grad():
+        alone = unpacked.rewards(trainer.model, expected)
+    torch.testing.assert_close(torch.tensor([r for each in blind for r in each.rewards]), alone.float())
+
+
+def test_what_goes_wrong_after_training_loses_no_model(tmp_path, capsys):
+    trainer = trainer_of(tmp_path, dataset(4), normalize_rewards=True)
+    torch.nn.init.constant_(trainer.model.reward_head.score.weight, float("nan"))
+    trainer.train()
+    trainer.save_model()
+    said = capsys.readouterr().out
+    assert "the model is trained, but the quality of its rewards is not reported: none of 4 rows has a reward" in said
+    assert "the model is trained, but its rewards are not normalised" in said
+
+
+def test_an_old_calibration_does_not_outlive_the_training(tmp_path):
+    trainer = trainer_of(tmp_path, None)
+    trainer.model.config.reward_mean, trainer.model.config.reward_std = 5.0, 3.0
+    trainer.train()
+    assert (trainer.model.config.reward_mean, trainer.model.config.reward_std) == (0.0, 1.0)

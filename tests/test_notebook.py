@@ -30,6 +30,11 @@ def printed(cell):
     return "".join(output["text"] for output in cell.outputs if output.get("name") == "stdout")
 
 
+def held(cell):
+    """What a cell printed, but for operations: some versions of torch count a CPU's attention, others do not."""
+    return "\n".join(line for line in printed(cell).splitlines() if not line.startswith("million operations"))
+
+
 def kinds(cell):
     shown = [output for output in cell.outputs if output.get("name") != "stderr"]  # warnings differ between machines
     return [sorted(output.get("data", {"stream": 0})) for output in shown]
@@ -39,8 +44,8 @@ def test_its_outputs_are_those_it_was_committed_with(committed, executed):
     for before, after in zip(committed.cells, executed.cells, strict=False):
         if before.cell_type == "code":
             assert kinds(after) == kinds(before)
-            assert NUMBER.sub("#", printed(after)).split() == NUMBER.sub("#", printed(before)).split()
-            numbers = [[float(number) for number in NUMBER.findall(printed(cell))] for cell in (after, before)]
+            assert NUMBER.sub("#", held(after)).split() == NUMBER.sub("#", held(before)).split()
+            numbers = [[float(number) for number in NUMBER.findall(held(cell))] for cell in (after, before)]
             assert numbers[0] == pytest.approx(numbers[1], abs=0.01)
 
 

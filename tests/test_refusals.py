@@ -98,5 +98,5 @@ def test_trainable_float16_weights_are_refused(tmp_path):
 def test_an_adapter_with_a_frozen_head_is_refused(tmp_path):
     peft = pytest.importorskip("peft", reason="adapters need peft; install vlmpack[peft]")
     model = peft.get_peft_model(RewardModel.from_backbone(llava().float()), lora())
-    with pytest.raises(ConfigError, match=r"the head \(score\) is frozen"):
+    with pytest.raises(ConfigError, match=r"the head's layer 'score' is frozen"):
         RewardTrainer(model, RewardConfig(output_dir=str(tmp_path), report_to=[]))

@@ -180,7 +180,11 @@ torch.save(RewardModel.from_pretrained({folder!r}).score(dataset(4), quiet=True)
 """
 
 
-@pytest.mark.parametrize("settings", [{}, {"head": "mlp", "pooling": "mean"}], ids=["linear", "mlp, mean"])
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param({}, marks=pytest.mark.slow), {"head": "mlp", "pooling": "mean"}],
+    ids=["linear", "mlp, mean"],
+)
 def test_a_trained_adapter_scores_bit_equal_in_a_new_process(settings, tmp_path):
     trainer = trained_adapter(tmp_path, **settings)
     untrained = RewardModel.from_pretrained(tmp_path / "base", **settings).score(dataset(4), quiet=True)
@@ -221,3 +225,59 @@ def test_an_adapter_says_what_it_lacks(tmp_path):
     headless.save_pretrained(tmp_path / "headless")
     with pytest.raises(RewardModelError, match=r"holds no head, so rewards would be random"):
         RewardModel.from_pretrained(tmp_path / "headless")
+
+
+def test_an_adapter_that_peft_alone_saved_is_not_guessed_at(tmp_path):
+    llama().float().save_pretrained(tmp_path / "base")
+    base = RewardModel.from_pretrained(tmp_path / "base", pooling="mean")
+    settings = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["reward_head"])
+    adapted = peft.get_peft_model(base, settings)
+    adapted.save_pretrained(tmp_path / "ad")
+    with pytest.raises(RewardModelError, match="does not say what its head reads, for PEFT alone saved it"):
+        RewardModel.from_pretrained(tmp_path / "ad")
+    loaded = RewardModel.from_pretrained(tmp_path / "ad", pooling="mean")
+    assert loaded.score(ROWS, quiet=True) == adapted.score(ROWS, quiet=True)
+    with pytest.raises(RewardModelError, match=r"head='mlp', but the adapter .* a head of kind 'linear'"):
+        RewardModel.from_pretrained(tmp_path / "ad", head="mlp", pooling="mean")
+    loaded.normalize(ROWS, quiet=True)
+    loaded.save_pretrained(str(tmp_path / "whole"))  # now it says all
+    again = RewardModel.from_pretrained(tmp_path / "whole")
+    assert again.score(ROWS, quiet=True) == loaded.score(ROWS, quiet=True)
+    assert again.config.reward_std == loaded.config.reward_std != 1
+    with pytest.raises(RewardModelError, match="pooling='last', but .* is a reward model with 'mean'"):
+        RewardModel.from_pretrained(tmp_path / "whole", pooling="last")
+
+
+def test_a_processor_that_is_set_on_a_loaded_adapter_reads_its_rows(tmp_path):
+    trained_adapter(tmp_path)
+    model = RewardModel.from_pretrained(tmp_path / "adapter")
+
+    class Refusing:
+        def candidates(self, row):
+            raise ValueError("read by this one")
+
+    model.processor = Refusing()
+    with pytest.raises(vlmpack.judging.ScoringError, match="read by this one"):
+        model.score([{"prompt": "a", "response": "b"}], quiet=True)
+
+
+def test_trl_s_usual_adapter_trains(tmp_path):
+    config = RewardConfig(output_dir=str(tmp_path), max_steps=1, report_to=[], disable_tqdm=True)
+    adapter = lora(modules_to_save=["score"], task_type="SEQ_CLS")
+    trainer = RewardTrainer(
+        RewardModel.from_backbone(llava().float()), config, train_dataset=dataset(), peft_config=adapter
+    )
+    trainer.train()
+    assert adapter.task_type == "SEQ_CLS"  # the user's own is left alone
+
+
+def test_a_card_says_what_holds_now(tmp_path):
+    speaking(tmp_path / "a")
+    model = RewardModel.from_pretrained(tmp_path / "a")
+    model.card_sections = ("## Training\n\nOn rows.",)
+    model.save_pretrained(tmp_path / "b")
+    again = RewardModel.from_pretrained(tmp_path / "b")
+    again.normalize(TEXT_ROWS, quiet=True)
+    again.save_pretrained(tmp_path / "c")
+    card = (tmp_path / "c" / "README.md").read_text()
+    assert "On rows." in card and "normalised rewards" in card

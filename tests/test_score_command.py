@@ -187,7 +187,7 @@ def test_whole_windows_are_kept_and_not_computed_again(tmp_path):
     assert ResumedOutput(path, run, 4, 10).lines == 10  # all are there, though the last window is short
 
 
-@pytest.mark.parametrize("change", [["--max-length", "100"], ["--raw"], ["--max-tokens", "500"]])
+@pytest.mark.parametrize("change", [["--max-length", "100"], ["--raw"], ["--ignore", "note"]])
 def test_another_run_s_output_is_not_gone_on_with(change, command, tmp_path, capsys):
     rows_file(tmp_path / "rows.jsonl", [row(0)])
     command("score")
@@ -198,6 +198,36 @@ def test_another_run_s_output_is_not_gone_on_with(change, command, tmp_path, cap
     )
     assert command("score", *change, "--overwrite") == 0
     assert command("rank") == 2
+
+
+def test_rows_that_changed_are_not_taken_for_those_that_are_done(command, tmp_path, capsys):
+    made = [row(number) for number in range(40)]
+    rows_file(tmp_path / "rows.jsonl", made)
+    command("score")
+    rows_file(tmp_path / "rows.jsonl", [*made, row(40)])  # more may come
+    assert command("score") == 0 and len(lines_of(tmp_path / "out.jsonl")) == 41
+    rows_file(tmp_path / "rows.jsonl", [*made[:5], {**made[5], "prompt": "Else?"}, *made[6:], row(40)])
+    assert command("score") == 2
+    assert "row 5 is not the one that out.jsonl was written for" in capsys.readouterr().err
+    rows_file(tmp_path / "rows.jsonl", made[:9])
+    assert command("score") == 2
+    assert "name another file, or give --overwrite" in capsys.readouterr().err
+
+
+def test_lines_that_failed_are_scored_again_without_their_old_error(command, tmp_path):
+    rows_file(tmp_path / "rows.jsonl", [{**row(0), "rewards": None, "error": "it was late"}])
+    assert command("score", "--ignore", "error", "rewards") == 0
+    (line,) = lines_of(tmp_path / "out.jsonl")
+    assert "error" not in line and len(line["rewards"]) == 2
+
+
+def test_brackets_without_end_and_other_encodings_are_bad_lines(command, tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(
+        b"[" * 100_000 + b"\n" + "[1]".encode("utf-16") + b"\n" + b'{"prompt": "a", "response": "b"}\n'
+    )
+    assert command("score") == 0
+    deep, other, good = lines_of(tmp_path / "out.jsonl")
+    assert deep["error"] and other["error"] and good["rewards"]
 
 
 def test_a_file_of_somebody_else_s_is_left_alone(command, tmp_path, capsys):

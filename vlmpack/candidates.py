@@ -1,5 +1,6 @@
 """Rows to be judged, read and packed: each row's prompt once, with as many of its responses as fit a pack."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -51,11 +52,13 @@ class Preparation:
         read: a row to a `Sample`, or a `ValueError` that says what is wrong with it. None: rows are samples.
         max_tokens: of a pack. A row that is larger is scored in several packs, each with its prompt.
         max_length: tokens of prompt + response; response tails are cut. None: nothing is.
+        longest: tokens of the longest prompt + response that the model can be given in a pack; see `support`.
     """
 
     read: Callable[[Any], Sample] | None
     max_tokens: int
     max_length: int | None = None
+    longest: float = math.inf
 
     def __call__(self, rows: Sequence[Numbered]) -> Window:
         """A window of rows with their places."""
@@ -64,6 +67,7 @@ class Preparation:
             try:
                 sample = self._sample(row)
                 cut = _parts(sample, self.max_tokens)
+                self._check_longest(sample)
             except Exception as error:  # one row's surprise must not take the others with it
                 told = isinstance(error, ValueError | OSError)
                 known.append(Scored(place, error=str(error) if told else f"{type(error).__name__}: {error}"))
@@ -73,6 +77,14 @@ class Preparation:
             owners += [[(number, response) for response in responses] for _, responses in cut]
         packs = pack(parts, self.max_tokens) if parts else []
         return Window(tuple(known), tuple(packs), tuple(_owners(each, owners) for each in packs))
+
+    def _check_longest(self, sample: Sample) -> None:
+        longest = len(sample.prompt_ids) + max(map(len, sample.response_ids))
+        if longest > self.longest:
+            raise SampleError(
+                f"a response has {longest} tokens with its prompt, and the model, whose rotary embedding is scaled by "
+                f"the longest path, takes {self.longest:.0f}; cut responses with max_length"
+            )
 
     def _sample(self, row: Any) -> Sample:
         if isinstance(row, Sample):

@@ -109,6 +109,10 @@ class Recalled:
             return None
         return Several(self._call, name, form[name]) if form[name] else self._call.read((name,))
 
+    def to_tuple(self) -> tuple["Recalled"]:
+        """As transformers' outputs have it, by which a model takes another of its own outputs: nothing is read yet."""
+        return (self,)
+
 
 class Several(Sequence):
     """A list of outputs, each put together when it is read."""

@@ -6,11 +6,23 @@ from typing import Any
 
 CARD = "README.md"
 _SIGN = "library_name: vlmpack"
+KNOWN, END = "<!-- what is known of its training -->", "<!-- end of it -->"
+UNKNOWN = "Nothing is known of its training."
 
 
-def written_card(text: str) -> bool:
-    """Whether a text is a card of ours."""
-    return _SIGN in text.split("\n---\n")[0]
+def sections_in(text: str) -> tuple[str, ...]:
+    """What a card of ours says of training data, saving and accuracy, so that the next card says it again.
+
+    Args:
+        text: of a card.
+
+    Returns:
+        One text, or none if the card is not ours or knows nothing.
+    """
+    if _SIGN not in text.split("\n---\n")[0] or KNOWN not in text:
+        return ()
+    known = text.split(KNOWN, 1)[1].split(END, 1)[0].strip()
+    return () if known in ("", UNKNOWN) else (known,)
 
 
 def plain_card(model: Any, served: Any = None, sections: Sequence[str] = ()) -> str:
@@ -31,10 +43,17 @@ def plain_card(model: Any, served: Any = None, sections: Sequence[str] = ()) -> 
             _what(model),
             _USE,
             _others(model, served),
-            *(sections or ["Nothing is known of its training."]),
+            KNOWN,
+            *(sections or [UNKNOWN]),
+            END,
             f"Written by vlmpack {version('vlmpack')}.\n",
         ]
     )
+
+
+def _parameters(model: Any) -> int:
+    """Weights of a model, also one whose weights other ranks hold."""
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
 
 
 def _what(model: Any) -> str:
@@ -42,7 +61,7 @@ def _what(model: Any) -> str:
     head = "a linear layer" if config.head == "linear" else "two layers"
     reads = "last token" if config.pooling == "last" else "tokens, averaged"
     lines = [
-        f"A {config.backbone_config.model_type} backbone of {model.num_parameters():,} parameters and {head} on the "
+        f"A {config.backbone_config.model_type} backbone of {_parameters(model):,} parameters and {head} on the "
         f"hidden state of each response's {reads}. Higher is better; the difference of two rewards is the logit of "
         f"the probability that the first response is preferred (Bradley-Terry)."
     ]

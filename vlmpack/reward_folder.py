@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from safetensors import safe_open
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
-from transformers.utils import cached_file, find_adapter_config_file
+from transformers import AutoConfig, PretrainedConfig
+from transformers.utils import find_adapter_config_file
 
-from vlmpack.model_card import CARD, plain_card, written_card
+from vlmpack.model_card import CARD, plain_card, sections_in
 from vlmpack.reward_model_config import RewardModelConfig, RewardModelError, as_classifier, reward_config_in
 
-LOCATED = ("revision", "cache_dir", "token")  # options that say where a folder is
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+LOCATED = ("revision", "cache_dir", "token", "local_files_only", "subfolder", "force_download", "proxies")  # where
 
 
 def config_in(path: str | Path, options: Mapping[str, Any]) -> RewardModelConfig | None:
@@ -42,53 +40,6 @@ def adapter_in(path: str | Path, options: Mapping[str, Any]) -> dict[str, Any] |
     return None if found is None else json.loads(Path(found).read_text())
 
 
-def with_adapter(
-    kind: type,
-    path: str | Path,
-    adapter: Mapping[str, Any],
-    backbone: PreTrainedModel | None,
-    asked: Mapping[str, str | None],
-    arguments: tuple,
-    options: Mapping[str, Any],
-) -> Any:
-    """The base model of an adapter, with a head of the adapter's kind, and the adapter on it.
-
-    Args:
-        kind: `RewardModel`.
-        path: the adapter's folder or hub name.
-        adapter: its configuration.
-        backbone: the base, if it is at hand.
-        asked: `head` and `pooling` as they were asked for.
-        arguments: of `from_pretrained`.
-        options: likewise.
-
-    Raises:
-        RewardModelError: peft is missing, the adapter holds no head, or nothing says what its base is.
-    """
-    try:
-        from peft import PeftModel
-    except ImportError as missing:
-        raise RewardModelError(f"{path} is an adapter; install peft: pip install 'vlmpack[peft]'") from missing
-    saved = _config_beside(path, options)
-    found = {"head": _head_kind(path, options), "pooling": saved.pooling if saved else None}
-    wanted = {name: asked[name] or found[name] for name in found}
-    base = adapter.get("base_model_name_or_path")
-    if backbone is None and not base:
-        raise RewardModelError(
-            f"the adapter {path} does not say what its base model is; give it: "
-            f"RewardModel.from_pretrained({str(path)!r}, backbone=...)"
-        )
-    if backbone is not None:
-        model = kind.from_backbone(backbone, wanted["head"], wanted["pooling"] or "last")
-    else:
-        model = kind.from_pretrained(base, *arguments, **wanted, **_of_base(options))
-    if saved is not None:
-        model.config.reward_mean, model.config.reward_std = saved.reward_mean, saved.reward_std
-    if (Path(path) / "tokenizer_config.json").is_file():
-        model.processor_path = str(path)
-    return PeftModel.from_pretrained(model, str(path), **{n: options[n] for n in LOCATED if n in options}).eval()
-
-
 def refuse_other(config: RewardModelConfig, path: str | Path, asked: Mapping[str, str | None]) -> None:
     """A saved head is what it is."""
     for name, value in asked.items():
@@ -106,7 +57,7 @@ def refuse_unsaved(model: Any, options: Mapping[str, Any]) -> None:
     """What would be saved as something that does not load again."""
     if any("lora_" in name or ".modules_to_save." in name for name, _ in model.named_parameters()):
         raise RewardModelError(
-            "an adapter is on the reward model; save PEFT's model around it, or merge it first: "
+            "an adapter is on the reward model; save the trainer's model (trainer.save_model()), or merge it first: "
             "model.merge_and_unload().save_pretrained(...)"
         )
     if options.get("push_to_hub"):
@@ -131,7 +82,7 @@ def complete(folder: Path, model: Any) -> None:
     classifier = as_classifier(model.config, padding_of(model.config, processor))
     if classifier is not None:
         classifier.save_pretrained(folder)
-    card = model.card or plain_card(model, served=classifier, sections=model.card_sections)
+    card = plain_card(model, served=classifier, sections=model.card_sections)
     (folder / CARD).write_text(card, encoding="utf-8")
 
 
@@ -143,7 +94,7 @@ def complete_adapter(folder: Path, model: Any) -> None:
         model: the `RewardModel` that the adapter is on.
     """
     model.config.save_pretrained(folder)
-    card = model.card or plain_card(model, served=None, sections=model.card_sections)
+    card = plain_card(model, served=None, sections=model.card_sections)
     (folder / CARD).write_text(card, encoding="utf-8")
 
 
@@ -160,11 +111,14 @@ def padding_of(config: RewardModelConfig, processor: Any) -> int | None:
     return None if pad is None or None in ends or pad in ends else pad
 
 
-def card_in(path: str | Path) -> str | None:
-    """The model card that was saved with a reward model, if it is one of ours."""
+def known_in(path: str | Path) -> tuple[str, ...]:
+    """What the model card in a folder says of training data, saving and accuracy; nothing if it is no card of ours.
+
+    Args:
+        path: a folder; of a hub name nothing is looked for.
+    """
     file = Path(path) / CARD
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    return text if written_card(text) else None
+    return sections_in(file.read_text(encoding="utf-8")) if file.is_file() else ()
 
 
 def upload(
@@ -176,30 +130,3 @@ def upload(
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder, **save)
         return str(api.upload_folder(repo_id=repo, folder_path=folder, **where))
-
-
-def _config_beside(path: str | Path, options: Mapping[str, Any]) -> RewardModelConfig | None:
-    """What `complete_adapter` wrote; None in a folder that PEFT alone wrote."""
-    where = {name: options[name] for name in LOCATED if name in options}
-    try:
-        return reward_config_in(AutoConfig.from_pretrained(path, **where))
-    except (OSError, ValueError):
-        return None
-
-
-def _head_kind(path: str | Path, options: Mapping[str, Any]) -> str:
-    """Which head an adapter trained, by the names of its weights."""
-    where = {name: options[name] for name in LOCATED if name in options}
-    with safe_open(cached_file(str(path), ADAPTER_WEIGHTS, **where), framework="pt") as weights:
-        names = list(weights.keys())
-    if not any("reward_head" in name and "score" in name for name in names):
-        raise RewardModelError(
-            f"the adapter {path} holds no head, so rewards would be random; train it with "
-            f"modules_to_save=['reward_head']"
-        )
-    return "mlp" if any("reward_head" in name and "dense" in name for name in names) else "linear"
-
-
-def _of_base(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What of an adapter's options holds for its base too: its revision, for one, is its own."""
-    return {name: value for name, value in options.items() if name not in ("revision", "config")}

@@ -14,6 +14,7 @@ from vlmpack.aligned import align
 from vlmpack.judging import Judging
 from vlmpack.model import enable, is_enabled, run, unwrapped
 from vlmpack.pack import Pack
+from vlmpack.reward_adapter import with_adapter
 from vlmpack.reward_head import RewardHead
 from vlmpack.reward_model_config import MARK, RewardModelConfig
 from vlmpack.scores import response_states
@@ -33,8 +34,7 @@ class RewardModel(Judging, PreTrainedModel):
     Attributes:
         processor: the `PreferenceProcessor` that reads rows; see `Judging.processor`.
         processor_path: where it is saved; None: where the model is.
-        card: text of the model card that `save_pretrained` writes, which is the saved one; None: one is made.
-        card_sections: what a card that is made says of training data, saving and accuracy.
+        card_sections: what the model card says of training data, saving and accuracy.
 
     Example:
         reward_model = vlmpack.RewardModel.from_pretrained("llava-hf/llava-1.5-7b-hf")
@@ -56,7 +56,6 @@ class RewardModel(Judging, PreTrainedModel):
         self.reward_head = RewardHead(config.get_text_config().hidden_size, config.head, self.model.dtype)
         self.name_or_path = self.name_or_path or self.model.name_or_path  # by which an adapter finds its base again
         self._no_split_modules = self.model._no_split_modules
-        self.card: str | None = None
         self.card_sections: tuple[str, ...] = ()
         self.processor_path: str | None = None
         self.post_init()
@@ -104,7 +103,7 @@ class RewardModel(Judging, PreTrainedModel):
         options.setdefault("use_safetensors", True)
         asked = {"head": head, "pooling": pooling}
         if adapter := reward_folder.adapter_in(path, options):
-            return reward_folder.with_adapter(cls, path, adapter, backbone, asked, arguments, options)
+            return with_adapter(cls, path, adapter, backbone, asked, options)
         config = reward_folder.config_in(path, options)
         if config is None:
             base = AutoModel.from_pretrained(path, *arguments, **options)
@@ -116,7 +115,7 @@ class RewardModel(Judging, PreTrainedModel):
         )
         reward_folder.refuse_missing(report, path)
         align(model)
-        model.card = reward_folder.card_in(path)
+        model.card_sections = reward_folder.known_in(path)
         return (model, report) if whole else model
 
     def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **options: Any) -> None:

@@ -10,8 +10,10 @@ from torch import nn
 
 from vlmpack.at_rest import at_rest
 from vlmpack.candidates import Preparation, Window, windows
+from vlmpack.model import unwrapped
 from vlmpack.sample import Sample
 from vlmpack.scored import Scored
+from vlmpack.support import longest_path
 
 
 def scored(
@@ -34,7 +36,7 @@ def scored(
     Returns:
         One for each row, in the rows' order; rewards are the model's own, not normalised.
     """
-    prepare = Preparation(read, max_tokens, max_length)
+    prepare = Preparation(read, max_tokens, max_length, longest_path(unwrapped(model)))
     for window in windows(rows):
         yield from judged(model, prepare(window))
 

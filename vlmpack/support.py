@@ -57,16 +57,33 @@ def check_length(model: nn.Module, longest: int) -> None:
         model: as for `check`.
         longest: tokens of the longest prompt + response in the pack.
     """
+    most, kind = _longest_path(model)
+    if longest > most:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} scales its rotary embedding ({kind}) by the longest path in the "
+            f"sequence, and this pack holds one of {longest} tokens, more than {most}.\n"
+            f"Set max_length={most}, or train unpacked (packing=False)."
+        )
+
+
+def longest_path(model: nn.Module) -> float:
+    """Tokens of the longest path that a model computes in the same way in whatever pack it stands; mostly infinite.
+
+    Args:
+        model: as for `check`.
+    """
+    return _longest_path(model)[0]
+
+
+def _longest_path(model: nn.Module) -> tuple[float, str]:
     config = model.get_decoder().config
     rope = getattr(config, "rope_parameters", None) or {}
+    limits = [(float("inf"), "")]
     for each in (rope, *(value for value in rope.values() if isinstance(value, dict))):  # of all layers, or of a kind
         known = each.get("original_max_position_embeddings") or config.max_position_embeddings
-        if each.get("rope_type") in ("dynamic", "longrope") and longest > known:
-            raise UnsupportedModelError(
-                f"{type(model).__name__} scales its rotary embedding ({each['rope_type']}) by the longest path in the "
-                f"sequence, and this pack holds one of {longest} tokens, more than {known}.\n"
-                f"Set max_length={known}, or train unpacked (packing=False)."
-            )
+        if each.get("rope_type") in ("dynamic", "longrope"):
+            limits.append((known, each["rope_type"]))
+    return min(limits)
 
 
 def _encoder_decoder(model: nn.Module) -> str | None:

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from vlmpack.commands.dataset import CommandError
-from vlmpack.commands.resumed_output import ResumedOutput
+from vlmpack.commands.resumed_output import ResumedOutput, as_line
 from vlmpack.commands.row_lines import BadLine, DataRows, JsonLines, LineReading, rows_from
 from vlmpack.commands.scorer import Scorer, add_scorer, scorer_of
 from vlmpack.shown import enumerated
 
+SAID = ("rewards", "error", "ranking", "best")  # columns of ours
+DECIDING = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model")  # files of a model that decide about rewards
 SHOWN = 5  # bad rows named at the end; all stand in a file
 SETTINGS = (
-    *("model", "tokenizer", "image_root", "ignore", "dtype", "attention", "max_tokens", "max_length"),
+    *("model", "tokenizer", "image_root", "ignore", "dtype", "attention", "max_length"),
     *("raw", "limit", "split"),
 )  # that decide about the lines of the output
 
@@ -63,6 +65,7 @@ def run_over(args: argparse.Namespace, what: str, told: Callable[[Mapping[str, A
         done = f"; {output.lines:,} rows are done already" if output.lines else ""
         say(f"{what} {enumerated({'row': total})} of {args.dataset} by {args.model}{done}")
         start, bad = time.perf_counter(), _bad_in(path)
+        _refuse_other_rows(path, rows, output.lines, total)
         if output.lines < total:
             bad += _judge(args, rows, output, total, told)
     finally:
@@ -100,16 +103,37 @@ def _judge(
 
 
 def _line(row: Any, each: Any, scorer: Scorer, raw: bool, told: Callable) -> dict[str, Any]:
-    columns = {"line": row.text} if isinstance(row, BadLine) else dict(row)
+    columns = _columns(row)
     if each.error:
         return {**columns, "rewards": None, "error": each.error}
     rewards = [reward if raw else scorer.model.normalized(reward) for reward in each.rewards]
     return {**columns, "rewards": rewards, **told(row, rewards)}
 
 
+def _columns(row: Any) -> dict[str, Any]:
+    """A row's own columns, without what an earlier run said of it."""
+    if isinstance(row, BadLine):
+        return {"line": row.text}
+    return {name: value for name, value in row.items() if name not in SAID}
+
+
+def _refuse_other_rows(path: Path, rows: JsonLines | DataRows, done: int, total: int) -> None:
+    """What is done already must be of these rows; more may have come after them."""
+    if done > total:
+        raise CommandError(
+            f"{path} holds {done:,} rows, and there are {total:,}; name another file, or give --overwrite"
+        )
+    with path.open("rb") as file:
+        for place, (line, row) in enumerate(zip(file, replace(rows, stop=done), strict=False)):
+            if _columns(json.loads(line)) != _columns(json.loads(as_line(_columns(row)))):
+                raise CommandError(
+                    f"row {place} is not the one that {path} was written for; name another file, or give --overwrite"
+                )
+
+
 def _run(args: argparse.Namespace, what: str) -> dict[str, Any]:
     """What decides about the lines of the output."""
-    files = [file for end in ("*.safetensors", "*.bin", "*config.json") for file in Path(args.model).glob(end)]
+    files = [file for end in DECIDING for file in Path(args.model).glob(end) if not file.name.endswith(".run.json")]
     weights = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)}
     settings = {name: getattr(args, name) for name in SETTINGS}
     return {"command": what, "rows": str(args.dataset), **settings, "weights": weights}

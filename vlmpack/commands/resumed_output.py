@@ -32,6 +32,8 @@ class ResumedOutput:
 
     def __init__(self, path: Path, run: Mapping[str, Any], window: int, total: int, overwrite: bool = False) -> None:
         self.path, self._note = path, path.with_name(f"{path.name}.run.json")
+        if path.suffix == ".gz":
+            raise CommandError(f"{path} would be compressed, which cannot be gone on with; leave out .gz")
         if path.is_dir() or not path.absolute().parent.is_dir():
             why = "it is a folder" if path.is_dir() else f"there is no folder {path.absolute().parent}"
             raise CommandError(f"{path} cannot be written: {why}")
@@ -63,8 +65,7 @@ class ResumedOutput:
         Args:
             lines: one for each of its rows.
         """
-        text = "".join(json.dumps(line, ensure_ascii=False, default=_plain) + "\n" for line in lines)
-        self._file.write(text.encode("utf-8", "backslashreplace"))
+        self._file.write("".join(as_line(line) for line in lines).encode("utf-8", "backslashreplace"))
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -96,8 +97,19 @@ def _lock(file: Any, path: Path) -> None:
         return  # not on Windows
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         raise CommandError(f"another run is writing {path}; wait for it, or name another file") from error
+    except OSError:
+        return  # a file system without locks
+
+
+def as_line(columns: Mapping[str, Any]) -> str:
+    """A row as a line of JSON.
+
+    Args:
+        columns: of the row; bytes, which JSON has no form for, become their number.
+    """
+    return json.dumps(columns, ensure_ascii=False, default=_plain) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -47,9 +48,16 @@ class JsonLines:
                 yield _row(number, line)
 
     def count(self) -> int:
-        """All rows of the file."""
-        with self._open() as file:
-            return sum(1 for line in file if line.strip())
+        """All rows of the file.
+
+        Raises:
+            CommandError: it is compressed and its end is missing, or it is not what its name says.
+        """
+        try:
+            with self._open() as file:
+                return sum(1 for line in file if line.strip())
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise CommandError(f"{self.path} is damaged or cut off ({error}); compress it again") from error
 
     def _open(self) -> Any:
         return gzip.open(self.path, "rb") if self.path.suffix == ".gz" else self.path.open("rb")
@@ -125,10 +133,11 @@ class LineReading:
 def _row(number: int, line: bytes) -> Mapping[str, Any] | BadLine:
     try:
         row = json.loads(line)
-    except ValueError as error:  # which bytes that are no UTF-8 raise too
+    except (ValueError, RecursionError) as error:  # bytes that are no UTF-8; brackets without end
         return BadLine(line.decode("utf-8", "replace").rstrip("\r\n"), f"line {number} is not JSON: {error}")
     if not isinstance(row, dict):
         return BadLine(
-            line.decode().rstrip("\r\n"), f"line {number} is a {type(row).__name__}, not an object of columns"
+            line.decode("utf-8", "replace").rstrip("\r\n"),
+            f"line {number} is a {type(row).__name__}, not an object of columns",
         )
     return row

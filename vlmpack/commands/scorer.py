@@ -79,9 +79,12 @@ class Scorer:
         """
         from vlmpack.candidates import Preparation
         from vlmpack.commands.prepared import prepared
+        from vlmpack.model import unwrapped
         from vlmpack.scoring import judged
+        from vlmpack.support import longest_path
 
-        prepare = Preparation(self.processor.candidates, self.max_tokens, self.max_length)
+        longest = longest_path(unwrapped(self.model))
+        prepare = Preparation(self.processor.candidates, self.max_tokens, self.max_length, longest)
         for window in prepared(rows, prepare, self.workers, first):
             yield judged(self.model, window)
 

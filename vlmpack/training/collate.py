@@ -99,8 +99,8 @@ class Collator:
 
     def _usable(self, sample: Sample, place: int) -> Sample:
         """A sample cut to length, with the pairs that are compared."""
-        sample = sample.without_images() if self.blind else sample
         sample = compared(sample.truncated(self.max_length), self.pairing)
+        sample = sample.without_images() if self.blind else sample  # after it was cut: the same responses are judged
         if not sample.pairs:
             raise SampleError("all its responses are tied")
         most = len(sample.prompt_ids) + sum(map(len, sample.response_ids))

@@ -1,6 +1,7 @@
 """What a reward model says of the responses of a data set: every one of them, over all ranks."""
 
 from collections.abc import Callable, Iterable, Iterator
+from math import isfinite
 
 import torch
 from jaxtyping import Float
@@ -30,8 +31,14 @@ def scored_tasks(
     found = []
     for task in tasks:
         task = task.to(device)
-        found += _by_row(task, scores(task.unit).double().tolist())
+        found += map(_finite, _by_row(task, scores(task.unit).double().tolist()))
     return found
+
+
+def _finite(row: Scored) -> Scored:
+    if all(map(isfinite, row.rewards)):
+        return row
+    return Scored(row.place, error=f"its rewards are {row.rewards}; look at the weights")
 
 
 def _by_row(task: Task, rewards: list[float]) -> Iterator[Scored]:

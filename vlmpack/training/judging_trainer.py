@@ -1,6 +1,8 @@
 """A trainer that asks, when it has trained, how good the rewards are, and that describes the model it saves."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ from transformers.trainer_utils import TrainOutput
 
 from vlmpack.costs.survey import SurveyedRows
 from vlmpack.model import unwrapped
-from vlmpack.quality import Judged, Quality, quality
+from vlmpack.quality import Judged, Quality, QualityError, quality
 from vlmpack.reward_folder import complete_adapter, has_adapter
+from vlmpack.reward_model_config import RewardModelError
 from vlmpack.scored import Scored
 from vlmpack.training.config import ConfigError
 from vlmpack.training.held_out import scored_tasks
@@ -29,13 +32,13 @@ class JudgingTrainer(PreferenceTrainer):
             raise ConfigError("normalize_rewards=True calibrates on the evaluation set; give an eval_dataset")
         self.qualities: dict[str, Quality] = {}
         super().__init__(model, args, **others)
-        body = unwrapped(self.model)
-        body.card = None  # whatever was said of it before, it is trained now
         if self.processor is not None:
-            body.processor = self.processor
+            unwrapped(self.model).processor = self.processor
 
     def train(self, *arguments: Any, **options: Any) -> TrainOutput:
         """As in `PreferenceTrainer`; then, if there is an evaluation set, its rewards are measured."""
+        config = unwrapped(self.model).config
+        config.reward_mean, config.reward_std = 0.0, 1.0  # whatever it was calibrated on, its rewards change now
         output = super().train(*arguments, **options)
         sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
         known = {name: rows for name, rows in sets.items() if rows is not None}
@@ -60,17 +63,27 @@ class JudgingTrainer(PreferenceTrainer):
         return quality(Judged.from_scored(seen, blind))
 
     def _measure(self, sets: dict[str, Any]) -> None:
-        """Every rank takes part; the first writes."""
+        """Every rank takes part; the first writes. A model that was trained is worth more than a report of it."""
         rewards = []
         for name, rows in sets.items():
             seen = self._held_out(rows, blind=False)
             rewards += [reward for each in seen for reward in each.rewards]
             if self.args.report_quality:
                 blind = self._held_out(rows, blind=True) if any(each.images for each in seen) else None
-                self.qualities[name] = quality(Judged.from_scored(seen, blind))
-                self._report(name)
+                with self._spared("the quality of its rewards is not reported"):
+                    self.qualities[name] = quality(Judged.from_scored(seen, blind))
+                    self._report(name)
         if self.args.normalize_rewards:
-            unwrapped(self.model).normalize_by(rewards)
+            with self._spared("its rewards are not normalised"):
+                unwrapped(self.model).normalize_by(rewards)
+
+    @contextmanager
+    def _spared(self, what: str) -> Iterator[None]:
+        """What goes wrong after training is told and ends nothing."""
+        try:
+            yield
+        except (QualityError, RewardModelError, OSError) as error:
+            self.say(f"the model is trained, but {what}: {error}")
 
     def _report(self, name: str) -> None:
         found = self.qualities[name]
@@ -81,13 +94,17 @@ class JudgingTrainer(PreferenceTrainer):
     def _held_out(self, rows: SurveyedRows, blind: bool) -> list[Scored]:
         """The rewards of all rows, over all ranks, in their order."""
         model = self.prepared_for_evaluation()
-        loader, found = self.loader_over(rows, range(len(rows)), sharing="all", blind=blind), []
+        loader, found, counts = self.loader_over(rows, range(len(rows)), sharing="all", blind=blind), [], []
         quiet = self.args.disable_tqdm or not self.is_world_process_zero()
         what = "measuring the rewards, images taken out" if blind else "measuring the rewards"
         for inputs in tqdm(loader, desc=what, disable=quiet, leave=False):
             tasks = self.tasks(inputs, loader)
             with self.compute_loss_context_manager():
                 found += scored_tasks(tasks, lambda unit: self.scores(model, unit), self.args.device)
+            found += [Scored(place, error=why) for place, why in inputs["left_out"].items()]
+            counts.append({"counts": inputs["weights"][2:], "left_out": inputs["left_out"]})
+        if not blind:
+            self._count_left_out(counts, rows)
         return sorted(gather_object(found), key=lambda each: each.place)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

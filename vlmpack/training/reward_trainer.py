@@ -1,5 +1,6 @@
 """Reward-model training on packs."""
 
+from copy import copy
 from typing import Any
 
 from jaxtyping import Float
@@ -45,6 +46,10 @@ class RewardTrainer(JudgingTrainer):
         peft_config = others.get("peft_config")
         if peft_config is not None and not {"reward_head", "score"} & set(peft_config.modules_to_save or ()):
             raise ConfigError("the head would stay random: add modules_to_save=['reward_head'] to the peft_config")
+        if peft_config is not None and peft_config.task_type is not None:
+            others["peft_config"] = plain = copy(peft_config)
+            plain.task_type = None  # TRL's SEQ_CLS would have PEFT call the model with token ids, not with packs
+        _refuse_task_type(model)
         super().__init__(model, args or RewardConfig(), **others)
         _refuse_frozen_head(self.model)
 
@@ -82,6 +87,16 @@ class RewardTrainer(JudgingTrainer):
             centering = losses.centering(rewards, pairs) * preferences.pair_weights(weight)
             loss = loss + coefficient * centering.sum()
         return loss
+
+
+def _refuse_task_type(model: nn.Module) -> None:
+    """PEFT's models for a task call what they wrap with token ids."""
+    for adapter in (getattr(model, "peft_config", None) or {}).values():
+        if adapter.task_type is not None:
+            raise ConfigError(
+                f"the adapter on the model has task_type={adapter.task_type!r}, by which PEFT would not hand packs on; "
+                f"leave task_type out, or give the peft_config to the trainer"
+            )
 
 
 def _refuse_frozen_head(model: nn.Module) -> None:

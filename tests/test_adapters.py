@@ -55,7 +55,7 @@ def scores(kind: str, model, rows):
 @pytest.mark.parametrize(
     ("kind", "where"),
     [
-        ("dpo", "decoder"),
+        pytest.param("dpo", "decoder", marks=pytest.mark.slow),
         pytest.param("reward", "decoder", marks=pytest.mark.slow),
         pytest.param("dpo", "decoder and tower", marks=pytest.mark.slow),
         pytest.param("reward", "decoder and tower", marks=pytest.mark.slow),

@@ -52,7 +52,9 @@ def dataset(tmp_path):
     return tmp_path / "rows.jsonl"
 
 
-@pytest.mark.parametrize("script", ["train_dpo.py", pytest.param("train_reward.py", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "script", [pytest.param(name, marks=pytest.mark.slow) for name in ("train_dpo.py", "train_reward.py")]
+)
 def test_a_model_trained_from_a_file_is_saved(script, dataset, tmp_path):
     result = run(script, "--dataset", str(dataset), "--max-steps", "1", "--batch-size", "2", folder=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]

@@ -26,7 +26,7 @@ SETTINGS = {name: {"loss_type": name, **NEEDED.get(name, {})} for name in LOSSES
 }
 
 # Each differs from the others in how packs could change it; the other formulas of pairs are trained in the slow ones.
-FAST = ("ipo", "aot", "orpo", "plackett_luce", "mpo", "one prompt, one weight")
+FAST = ("aot", "plackett_luce", "mpo")
 
 
 def slow_but(fast: tuple[str, ...], cases: dict) -> list:

@@ -49,7 +49,15 @@ def trained(folder, rows=None, model=None, cached=True, steps=8, run=True, **oth
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"sharing": "pair"}, {"packing": False}, {"sharing": "none", "padding": True}]
+    "settings",
+    [
+        {},
+        {"sharing": "pair"},
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in ({"packing": False}, {"sharing": "none", "padding": True})
+        ),
+    ],
 )
 def test_the_training_is_that_with_a_reference_model_and_none_is_held(settings, tmp_path):
     settings = {"optim": "sgd", "max_tokens": 100, **settings}

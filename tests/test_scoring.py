@@ -21,7 +21,7 @@ def rewards_of(model, rows, **settings) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data(), max_tokens=st.sampled_from([14, 20, 8192]))
 @torch.no_grad()
 def test_rewards_equal_those_of_each_response_alone(name, data, max_tokens):

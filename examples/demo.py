@@ -27,11 +27,10 @@ def main() -> None:
     print("demo: train a reward model from scratch, then run DPO, on drawn scenes; then time packed against unpacked")
     held_out = scenes.rows(100, seed=10_000)
     runs, accuracies = {}, {}
-    for name, train, flags in (("reward model", train_reward, ["--epochs", "2.5"]), ("DPO", train_dpo, [])):
+    for name, train in (("reward model", train_reward), ("DPO", train_dpo)):
         print(f"\n== {name}")
         folder = str(OUTPUT / name.lower().replace(" ", "_"))
-        flags = [*flags, "--output-dir", folder, "--workers", "1"]  # which reads rows while the model trains
-        runs[name] = train.main(flags)
+        runs[name] = train.main(["--output-dir", folder, "--workers", "1"])  # which reads rows while the model trains
         accuracies |= judge(name, runs[name], held_out)
     print("\n== packed against unpacked, one step on the same rows with the same model")
     trainer = runs["reward model"]

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import cached_file
 
-from vlmpack.reward_folder import LOCATED, complete_adapter, config_in, known_in, refuse_other
+from vlmpack.reward_folder import complete_adapter, config_in, known_in, located, refuse_other
 from vlmpack.reward_model_config import RewardModelConfig, RewardModelError, reward_config_in
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -54,7 +54,7 @@ def with_adapter(
     if (Path(path) / "tokenizer_config.json").is_file():
         model.processor_path = str(path)
     model.card_sections = known_in(path)
-    found = PeftModel.from_pretrained(model, str(path), **{n: options[n] for n in LOCATED if n in options})
+    found = PeftModel.from_pretrained(model, str(path), **located(options))
     return of_rewards(found.eval())
 
 
@@ -107,13 +107,13 @@ def _base_of(
     options: Mapping[str, Any],
 ) -> Any:
     """The reward model under an adapter; nothing of how it reads is guessed."""
-    base, located = adapter.get("base_model_name_or_path"), _of_base(options)
+    base, own = adapter.get("base_model_name_or_path"), _of_base(options)
     if backbone is None and not base:
         raise RewardModelError(
             f"the adapter {path} does not say what its base model is; give it: "
             f"RewardModel.from_pretrained({str(path)!r}, backbone=...)"
         )
-    known = None if backbone is not None else config_in(base, located)
+    known = None if backbone is not None else config_in(base, own)
     if wanted["pooling"] is None and known is None:
         raise RewardModelError(
             f"the adapter {path} does not say what its head reads, for PEFT alone saved it; say it: pooling='last' or "
@@ -121,22 +121,20 @@ def _base_of(
         )
     if backbone is not None:
         return kind.from_backbone(backbone, wanted["head"], wanted["pooling"])
-    return kind.from_pretrained(base, **wanted, **located)
+    return kind.from_pretrained(base, **wanted, **own)
 
 
 def _config_beside(path: str | Path, options: Mapping[str, Any]) -> RewardModelConfig | None:
     """What `complete_adapter` wrote; None in a folder that PEFT alone wrote."""
-    where = {name: options[name] for name in LOCATED if name in options}
     try:
-        return reward_config_in(AutoConfig.from_pretrained(path, **where))
+        return reward_config_in(AutoConfig.from_pretrained(path, **located(options)))
     except (OSError, ValueError):
         return None
 
 
 def _head_kind(path: str | Path, options: Mapping[str, Any]) -> str:
     """Which head an adapter trained, by the names of its weights."""
-    where = {name: options[name] for name in LOCATED if name in options}
-    with safe_open(cached_file(str(path), ADAPTER_WEIGHTS, **where), framework="pt") as weights:
+    with safe_open(cached_file(str(path), ADAPTER_WEIGHTS, **located(options)), framework="pt") as weights:
         names = list(weights.keys())
     if not any("reward_head" in name and "score" in name for name in names):
         raise RewardModelError(

@@ -28,6 +28,15 @@ def config_in(path: str | Path, options: Mapping[str, Any]) -> RewardModelConfig
     return reward_config_in(given if isinstance(given, PretrainedConfig) else AutoConfig.from_pretrained(path, **where))
 
 
+def located(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `from_pretrained`'s options that say where a folder is.
+
+    Args:
+        options: as given.
+    """
+    return {name: options[name] for name in LOCATED if name in options}
+
+
 def adapter_in(path: str | Path, options: Mapping[str, Any]) -> dict[str, Any] | None:
     """The adapter's configuration in a folder; None if there is no adapter.
 
@@ -35,8 +44,7 @@ def adapter_in(path: str | Path, options: Mapping[str, Any]) -> dict[str, Any] |
         path: folder or hub name.
         options: as given to `from_pretrained`.
     """
-    where = {name: options[name] for name in LOCATED if name in options}
-    found = find_adapter_config_file(str(path), **where)
+    found = find_adapter_config_file(str(path), **located(options))
     return None if found is None else json.loads(Path(found).read_text())
 
 

@@ -125,7 +125,7 @@ def _refuse_other_rows(path: Path, rows: JsonLines | DataRows, done: int, total:
         )
     with path.open("rb") as file:
         for place, (line, row) in enumerate(zip(file, replace(rows, stop=done), strict=False)):
-            if _columns(json.loads(line)) != _columns(json.loads(as_line(_columns(row)))):
+            if as_line(_columns(json.loads(line))) != as_line(_columns(row)):  # as text, in which NaN is itself
                 raise CommandError(
                     f"row {place} is not the one that {path} was written for; name another file, or give --overwrite"
                 )
